@@ -1,0 +1,8 @@
+//! The `generate` connector.
+
+mod config;
+mod source;
+
+pub use config::SourceConfig;
+
+pub use source::GenerateSource;

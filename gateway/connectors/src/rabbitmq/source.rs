@@ -1,0 +1,20 @@
+//! Source.
+use crate::registry::BuildContext;
+use sluicegate_engine::{
+    failure::Failure,
+    source::{Connection, Source},
+};
+/// Source.
+pub struct RabbitmqSource;
+impl RabbitmqSource {
+    /// Not yet connected.
+    pub fn new(_: &super::SourceConfig, _: &BuildContext) -> Self {
+        Self
+    }
+}
+#[async_trait::async_trait]
+impl Source for RabbitmqSource {
+    async fn connect(&mut self) -> Result<Connection, Failure> {
+        Err(Failure::permanent("not built yet"))
+    }
+}
