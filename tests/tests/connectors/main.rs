@@ -1,0 +1,3 @@
+//! The connectors against real servers, and the rules between the crates.
+
+mod architecture;
