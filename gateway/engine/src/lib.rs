@@ -1,13 +1,24 @@
 //! The engine: how a message gets from a source through steps to targets, and what happens when something fails.
 //!
-//! Architecture invariant: this crate names no broker, no HTTP, no YAML and no wasmtime; `tests/src/architecture.rs`
-//! reads its manifest and says so. Connectors implement [`source`] and [`target`], plugins and schemas implement
-//! [`step`], stores implement [`dead_letter`]; [`pipeline`] is where they meet.
+//! Read [`pipeline`] first: `Pipeline::carry` is a message's whole way, and `trip.rs` has the one function that decides
+//! what a failure leads to. Connectors implement [`source`] and [`target`], plugins and schemas implement [`step`],
+//! stores implement [`dead_letter`].
+//!
+//! Architecture invariant: this crate names no broker, no HTTP, no YAML and no wasmtime; a test reads its manifest.
 
+pub mod breaker;
 pub mod dead_letter;
 pub mod delivery;
 pub mod failure;
+pub mod link;
+pub mod memory;
 pub mod message;
+mod meters;
+pub mod pipeline;
+pub mod retry;
 pub mod source;
+mod source_driver;
 pub mod step;
 pub mod target;
+pub mod target_driver;
+mod trip;

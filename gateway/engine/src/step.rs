@@ -113,4 +113,7 @@ pub trait Route: Send + Sync {
     /// # Errors
     /// Why there is no answer.
     async fn route(&self, message: &Arc<Message>) -> Result<Vec<Destination>, StepFailure>;
+
+    /// The plugin's name and digest, as evidence when it names a target that does not exist.
+    fn identity(&self) -> (String, String);
 }

@@ -1,0 +1,6 @@
+//! The engine as a whole, on paused time, with connectors in memory and faults by script.
+
+mod faults;
+mod flow;
+mod settlement;
+mod support;
