@@ -11,6 +11,7 @@ mod message;
 #[cfg(not(target_family = "wasm"))]
 mod native;
 mod outcome;
+pub mod pointer;
 mod role;
 
 #[cfg(feature = "schemars")]

@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::pointer;
+
 /// Replaces the value, adds it to the object whose member it names, or to an array at its end.
 pub(super) fn set(document: &mut Value, pointer: &str, value: Value) -> Result<(), String> {
     let Some((parent, name)) = split(pointer)? else {
@@ -51,15 +53,8 @@ pub(super) fn remove(document: &mut Value, pointer: &str) -> Result<(), String> 
 
 /// Parent pointer and unescaped last name; none for the whole document.
 fn split(pointer: &str) -> Result<Option<(&str, String)>, String> {
-    if pointer.is_empty() {
-        return Ok(None);
-    }
-    match pointer.rsplit_once('/') {
-        Some((parent, name)) if pointer.starts_with('/') => {
-            Ok(Some((parent, name.replace("~1", "/").replace("~0", "~"))))
-        }
-        _ => Err(format!("`{pointer}` is not a JSON pointer: it must be empty or start with `/`")),
-    }
+    let name = pointer::parse(pointer)?.pop();
+    Ok(name.and_then(|name| Some((pointer.rsplit_once('/')?.0, name))))
 }
 
 fn index(name: &str, length: usize) -> Result<usize, String> {
