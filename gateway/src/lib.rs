@@ -1,1 +1,4 @@
-//! gateway
+//! The Sluicegate gateway: configuration, commands, and the wiring of engine, connectors, plugins and stores.
+
+pub mod config;
+pub mod validation;

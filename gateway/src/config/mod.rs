@@ -1,0 +1,41 @@
+//! The configuration, in three stages: as written, with the place of every value ([`tree`]); of the right shape
+//! ([`shape`]); resolved, with every name and limit checked ([`resolved`]). [`load`] goes through all three and reports
+//! every mistake of all of them at once. Nothing is built and nothing is connected to.
+//!
+//! ```no_run
+//! use sluicegate::config::{self, Process};
+//!
+//! match config::load(&["sluicegate.yaml".into()], &Process) {
+//!     Ok(loaded) => println!("{} pipelines", loaded.config.pipelines.len()),
+//!     Err(diagnostics) => eprint!("{diagnostics}"),
+//! }
+//! ```
+
+mod attachments;
+mod dead_letter;
+mod diagnostic;
+mod entries;
+mod expectation;
+mod explanation;
+mod interpolation;
+mod loading;
+mod location;
+mod reserved;
+mod resolve;
+mod resolved;
+mod shape;
+mod surroundings;
+mod tree;
+mod written;
+mod yaml;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+pub use loading::{Loaded, load};
+pub use location::{FileId, Location, Sources};
+pub use resolved::{
+    BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
+    PipelineConfig, PluginConfig, PluginLimits, SchemaConfig, ServerConfig, StepConfig, TestCase,
+};
+pub use shape::schema;
+pub use surroundings::{Process, Surroundings};
+pub use tree::Node;

@@ -1,0 +1,278 @@
+//! The configuration as the gateway builds from it: names resolved, limits checked, defaults filled in, files read.
+//! Everything compares, so that a reload can tell what has not changed.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
+use sluicegate_engine::failure::FailureClass;
+use sluicegate_engine::message::Message;
+use sluicegate_engine::pipeline::Order;
+use sluicegate_engine::retry::RetryPolicy;
+use sluicegate_engine::step::Unroutable;
+
+pub use super::written::{DeadLetterSection as DeadLetterConfig, Isolation};
+
+/// A whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The gateway's own HTTP server.
+    pub server: ServerConfig,
+    /// Folder for everything the gateway keeps. Absolute; may not exist yet.
+    pub data_dir: PathBuf,
+    /// All schemas, in the order written: what a `$ref` may refer to.
+    pub schemas: Vec<Arc<SchemaConfig>>,
+    /// All plugins: the declared ones in the order written, then the built-in ones that are used by name.
+    pub plugins: Vec<Arc<PluginConfig>>,
+    /// All pipelines, in the order written.
+    pub pipelines: Vec<PipelineConfig>,
+    /// All test cases, in the order written.
+    pub tests: Vec<TestCase>,
+    /// First 12 hexadecimal digits of the sha256 of all of it, contents of named files included.
+    pub version: Arc<str>,
+}
+
+impl Config {
+    /// The pipeline of that name.
+    pub fn pipeline(&self, name: &str) -> Option<&PipelineConfig> {
+        self.pipelines.iter().find(|pipeline| &*pipeline.name == name)
+    }
+}
+
+/// The gateway's own HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerConfig {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Most connections open at the same time.
+    pub max_connections: usize,
+    /// Longest time for the headers of a request.
+    pub header_read_timeout: Duration,
+    /// Longest time for the body of a request.
+    pub body_read_timeout: Duration,
+    /// Longest time, once asked to stop, for messages in flight to finish.
+    pub drain_timeout: Duration,
+}
+
+/// A JSON Schema. It compiles; see [`SchemaStep`](crate::validation::SchemaStep).
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchemaConfig {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The schema itself.
+    pub document: Arc<Value>,
+    /// The file it was read from, if any.
+    pub file: Option<PathBuf>,
+}
+
+/// A plugin.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PluginConfig {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// What runs.
+    pub component: ComponentConfig,
+    /// What the component's sha256 must be, as 64 lower-case hexadecimal digits. For a file this has been checked; for
+    /// a built-in plugin it is for whoever has its component.
+    pub pinned_sha256: Option<Arc<str>>,
+    /// What an instance is kept for.
+    pub isolation: Isolation,
+    /// What a call may use.
+    pub limits: PluginLimits,
+}
+
+/// Where a plugin's component comes from.
+#[derive(Clone, PartialEq)]
+pub enum ComponentConfig {
+    /// One of [`BUILTIN_PLUGINS`].
+    Builtin(&'static str),
+    /// A file.
+    File {
+        /// Its absolute path.
+        path: PathBuf,
+        /// Its content as it was read, so that what runs is what was checked.
+        bytes: Bytes,
+        /// Its sha256, as 64 lower-case hexadecimal digits.
+        sha256: Arc<str>,
+    },
+}
+
+impl fmt::Debug for ComponentConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Builtin(name) => write!(f, "Builtin({name})"),
+            Self::File { path, sha256, .. } => write!(f, "File({}, sha256:{sha256})", path.display()),
+        }
+    }
+}
+
+/// Plugins that come with the gateway and are usable by name without declaring them.
+pub const BUILTIN_PLUGINS: [&str; 5] = ["jq", "content-router", "topic-router", "redact", "split"];
+
+/// What one call of a plugin may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PluginLimits {
+    /// CPU time.
+    pub cpu: Duration,
+    /// Memory, summed over all memories of an instance.
+    pub memory_bytes: u64,
+    /// Output of one call.
+    pub output_bytes: u64,
+}
+
+/// A pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PipelineConfig {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Where messages come from.
+    pub source: SourceConfig,
+    /// What happens to each, in order; a `Route` only as the last.
+    pub steps: Vec<StepConfig>,
+    /// Where they go, in the order written; at least one.
+    pub targets: Vec<(Arc<str>, TargetConfig)>,
+    /// When what failed is tried again.
+    pub retry: RetryPolicy,
+    /// A broker that gets dead letters as well as the store.
+    pub dead_letter: Option<DeadLetterConfig>,
+    /// Most messages between being read and being settled; 1 to 100,000.
+    pub max_in_flight: usize,
+    /// Which order is kept.
+    pub order: Order,
+    /// Longest time a step may take with one message, if there is a limit of its own.
+    pub handler_timeout: Option<Duration>,
+    /// Absolute folder of the file that defines it: its relative paths start here.
+    pub base_dir: PathBuf,
+    pub(super) fingerprint: Arc<str>,
+}
+
+impl PipelineConfig {
+    /// Identity of all that it is made of, as 64 hexadecimal digits: two pipelines with the same fingerprint behave the
+    /// same. Contents of schemas (also those they refer to) and of plugin files are part of it; those of built-in
+    /// plugins come with the gateway and are not.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StepConfig {
+    /// Dead-letters what does not satisfy the schema.
+    Validate {
+        /// The schema.
+        schema: Arc<SchemaConfig>,
+    },
+    /// Keeps or drops.
+    Filter {
+        /// The plugin.
+        plugin: Arc<PluginConfig>,
+        /// Its configuration; `{}` if none is written.
+        config: Value,
+    },
+    /// Makes none, one or several messages of one.
+    Transform {
+        /// The plugin.
+        plugin: Arc<PluginConfig>,
+        /// Its configuration; `{}` if none is written.
+        config: Value,
+    },
+    /// Chooses targets.
+    Route {
+        /// The plugin.
+        plugin: Arc<PluginConfig>,
+        /// Its configuration; `{}` if none is written.
+        config: Value,
+        /// What becomes of a message without a route.
+        unroutable: Unroutable,
+    },
+}
+
+impl StepConfig {
+    /// `validate`, `filter`, `transform` or `route`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Validate { .. } => "validate",
+            Self::Filter { .. } => "filter",
+            Self::Transform { .. } => "transform",
+            Self::Route { .. } => "route",
+        }
+    }
+
+    /// The plugin and its configuration, if a plugin runs the step.
+    pub fn plugin(&self) -> Option<(&Arc<PluginConfig>, &Value)> {
+        match self {
+            Self::Validate { .. } => None,
+            Self::Filter { plugin, config }
+            | Self::Transform { plugin, config }
+            | Self::Route { plugin, config, .. } => Some((plugin, config)),
+        }
+    }
+
+    /// Name of its schema or plugin.
+    pub fn subject(&self) -> &str {
+        match self {
+            Self::Validate { schema } => &schema.name,
+            Self::Filter { plugin, .. } | Self::Transform { plugin, .. } | Self::Route { plugin, .. } => &plugin.name,
+        }
+    }
+}
+
+/// A case for `sluicegate test`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TestCase {
+    /// What it shows.
+    pub name: String,
+    /// The pipeline whose steps it runs.
+    pub pipeline: Arc<str>,
+    /// The message that comes in; the same on every run.
+    pub given: Message,
+    /// What is to come out.
+    pub expect: Expectation,
+}
+
+/// What is to come out of a test. What is `None` is not compared.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Expectation {
+    /// Names of the targets that get a message, sorted, one entry a message.
+    pub targets: Option<Vec<String>>,
+    /// What every message that comes out is like.
+    pub every: ExpectedMessage,
+    /// The messages that come out, in order.
+    pub messages: Option<Vec<ExpectedMessage>>,
+    /// Whether a step dropped it, and the code of the reason.
+    pub dropped: Option<ExpectedDrop>,
+    /// The class of the dead letter it became.
+    pub dead_letter: Option<FailureClass>,
+}
+
+/// What a message is to be like. What is `None` is not compared.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ExpectedMessage {
+    /// Name of its target.
+    pub target: Option<String>,
+    /// Its body: the JSON value, or a text that is compared as it is when the body is no JSON.
+    pub body: Option<Value>,
+    /// Headers it has, among others.
+    pub headers: Vec<(String, String)>,
+    /// Its `type`.
+    pub kind: Option<String>,
+    /// Its key.
+    pub key: Option<String>,
+}
+
+/// Whether a step dropped a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExpectedDrop {
+    /// It goes on.
+    No,
+    /// For any reason.
+    ForAnyReason,
+    /// For the reason with this code.
+    Because(String),
+}

@@ -1,0 +1,382 @@
+//! The configuration's shape: what may be written, key by key. The JSON Schema of `sluicegate schema` is made of these
+//! types and their documentation. Nothing here is checked against anything else; that is [`resolve`](super::resolve)'s.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+use sluicegate_connectors::quantity::{Size, Span};
+use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
+
+use super::entries::Entries;
+use super::expectation::DroppedSection;
+
+/// Configuration of a Sluicegate gateway: one file, or a folder of files that are read as one.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Configuration")]
+pub struct ConfigFile {
+    /// The gateway's own HTTP server: ingestion, health, readiness, metrics.
+    #[serde(default)]
+    pub server: ServerSection,
+    /// Folder for everything the gateway keeps: store, checkpoints, compiled plugins. Created if missing.
+    #[serde(default = "default_data_dir")]
+    pub data_dir: PathBuf,
+    /// Where state is kept when several gateways share it: a `postgres://` URL. Without it, SQLite in `data_dir`.
+    pub store: Option<String>,
+    /// JSON Schemas by name, for `validate` steps and for `$ref` in each other.
+    #[serde(default)]
+    pub schemas: Entries<SchemaSection>,
+    /// Plugins by name. The built-in ones (`jq`, `content-router`, `topic-router`, `redact`, `split`) need no entry.
+    #[serde(default)]
+    pub plugins: Entries<PluginSection>,
+    /// Pipelines by name.
+    #[serde(default)]
+    pub pipelines: Entries<PipelineSection>,
+    /// Cases that `sluicegate test` runs through the pipelines' steps, without any broker.
+    #[serde(default)]
+    pub tests: Vec<TestSection>,
+}
+
+fn default_data_dir() -> PathBuf {
+    PathBuf::from("./data")
+}
+
+/// The gateway's own HTTP server.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerSection {
+    /// Address and port to listen on.
+    #[schemars(with = "String", extend("format" = "address"))]
+    pub listen: String,
+    /// Most connections open at the same time; further ones wait to be accepted.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub max_connections: u32,
+    /// Longest time a client may take to send the headers of a request.
+    pub header_read_timeout: Span,
+    /// Longest time a client may take to send the body of a request.
+    pub body_read_timeout: Span,
+    /// Longest time, once asked to stop, for messages in flight to finish; what is left is requeued.
+    pub drain_timeout: Span,
+}
+
+impl Default for ServerSection {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)).to_string(),
+            max_connections: 1_024,
+            header_read_timeout: Span::secs(10),
+            body_read_timeout: Span::secs(30),
+            drain_timeout: Span::secs(30),
+        }
+    }
+}
+
+/// Where a JSON Schema comes from. Its draft is what its `$schema` says, 2020-12 without one.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum SchemaSection {
+    /// A file of JSON (or YAML, by its extension), relative to this file.
+    File(PathBuf),
+    /// The schema itself.
+    Inline(Value),
+}
+
+/// A plugin: exactly one of `file` and `builtin`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PluginSection {
+    /// A WebAssembly component, relative to this file.
+    pub file: Option<PathBuf>,
+    /// A plugin that comes with the gateway, to give it other limits or another name.
+    pub builtin: Option<String>,
+    /// A plugin that a tenant uploaded: `tenant/name@version`.
+    pub upload: Option<String>,
+    /// What the component's sha256 must be, as 64 hexadecimal digits; anything else is refused.
+    #[schemars(extend("pattern" = "^(sha256:)?[0-9a-fA-F]{64}$", "format" = "sha256"))]
+    pub sha256: Option<String>,
+    /// What an instance is kept for. `message` by default; `reuse` for built-in plugins.
+    pub isolation: Option<Isolation>,
+    /// What a call may use.
+    #[serde(default)]
+    pub limits: LimitsSection,
+    /// Capabilities beyond logging.
+    #[serde(default)]
+    pub grants: Entries<Value>,
+}
+
+/// What an instance of a plugin is kept for. Never for longer than to its first error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// A fresh instance for every message.
+    Message,
+    /// An instance for a batch of messages.
+    Batch,
+    /// An instance for any number of messages, one at a time.
+    Reuse,
+}
+
+/// What one call of a plugin may use.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// CPU time, 1ms to 10s.
+    pub cpu: Span,
+    /// Memory, summed over all memories of an instance, 64KiB to 1GiB.
+    pub memory: Size,
+    /// Output of one call, 1B to 64MiB.
+    pub output: Size,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self { cpu: Span::millis(50), memory: Size(16 << 20), output: Size(1 << 20) }
+    }
+}
+
+/// A way for messages: from a source through steps to targets.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineSection {
+    /// Where messages come from.
+    pub source: SourceConfig,
+    /// What happens to each message, in order. A `route` can only be the last.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub steps: Vec<StepSection>,
+    /// Where messages go, by name. Without a `route` step each message goes to all of them.
+    pub targets: Entries<TargetConfig>,
+    /// When what failed is tried again.
+    #[serde(default)]
+    pub retry: RetrySection,
+    /// A broker that gets dead letters as well as the built-in dead-letter store.
+    pub dead_letter: Option<DeadLetterSection>,
+    /// Most messages between being read and being settled.
+    #[serde(default = "default_max_in_flight")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_in_flight: u32,
+    /// Which order is kept.
+    #[serde(default)]
+    pub order_by: OrderSection,
+    /// With `order_by: key`: what happens to a key whose message fails.
+    pub on_key_failure: Option<KeyFailureSection>,
+    /// Longest time a step may take with one message; `0s` for no limit of its own.
+    #[serde(default = "default_handler_timeout")]
+    pub handler_timeout: Span,
+}
+
+fn default_max_in_flight() -> u32 {
+    256
+}
+
+fn default_handler_timeout() -> Span {
+    Span::secs(0)
+}
+
+/// One step.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum StepSection {
+    /// Dead-letters messages whose body does not satisfy a schema.
+    Validate(ValidateSection),
+    /// Drops messages that a plugin does not keep.
+    Filter(PluginStepSection),
+    /// Makes none, one or several messages of one.
+    Transform(PluginStepSection),
+    /// Chooses targets.
+    Route(RouteSection),
+}
+
+/// A `validate` step.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ValidateSection {
+    /// Name of one of `schemas`.
+    pub schema: String,
+}
+
+/// A `filter` or `transform` step.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PluginStepSection {
+    /// Name of one of `plugins`, or of a built-in plugin.
+    pub plugin: String,
+    /// The plugin's configuration, as its own schema says.
+    #[serde(default)]
+    pub config: Option<Value>,
+}
+
+/// A `route` step.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSection {
+    /// Name of one of `plugins`, or of a built-in plugin.
+    pub plugin: String,
+    /// The plugin's configuration, as its own schema says.
+    #[serde(default)]
+    pub config: Option<Value>,
+    /// What becomes of a message without a route: `dead_letter`, `drop`, or the name of a target.
+    #[serde(default = "default_unroutable")]
+    pub unroutable: String,
+}
+
+fn default_unroutable() -> String {
+    "dead_letter".to_owned()
+}
+
+/// When what failed is tried again: exponential backoff with full jitter.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetrySection {
+    /// Tries in all, the first included.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub max_attempts: u32,
+    /// Longest wait before the second try.
+    pub initial_delay: Span,
+    /// Longest wait before any try.
+    pub max_delay: Span,
+    /// How many times longer each wait may be than the one before.
+    #[schemars(range(min = 1, max = 100))]
+    pub factor: f64,
+    /// No further try once the gateway has had the message this long. Without it only attempts count.
+    pub max_age: Option<Span>,
+    /// What becomes of a message whose tries are used up.
+    pub on_exhausted: ExhaustedSection,
+}
+
+impl Default for RetrySection {
+    fn default() -> Self {
+        Self {
+            max_attempts: 5,
+            initial_delay: Span::secs(1),
+            max_delay: Span::secs(60),
+            factor: 2.0,
+            max_age: None,
+            on_exhausted: ExhaustedSection::DeadLetter,
+        }
+    }
+}
+
+/// What becomes of a message whose tries are used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ExhaustedSection {
+    /// A dead letter.
+    DeadLetter,
+    /// Dropped, with a log line and a metric.
+    Drop,
+}
+
+/// A broker that gets dead letters.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub enum DeadLetterSection {
+    /// A RabbitMQ exchange.
+    Rabbitmq(super::dead_letter::RabbitmqDeadLetterConfig),
+}
+
+/// Which order is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OrderSection {
+    /// None: messages overtake each other.
+    #[default]
+    None,
+    /// Messages of one key leave in the order in which they came.
+    Key,
+}
+
+/// What happens to a key whose message fails after all its attempts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum KeyFailureSection {
+    /// The key waits until its message succeeds, expires or grows too old.
+    Park,
+    /// The message becomes a dead letter and the key goes on.
+    Skip,
+}
+
+/// A case for `sluicegate test`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TestSection {
+    /// What it shows; stands in the report.
+    pub name: String,
+    /// The pipeline whose steps it runs.
+    pub pipeline: String,
+    /// The message that comes in.
+    pub given: GivenSection,
+    /// What is to come out. Only what is written is compared.
+    pub expect: ExpectSection,
+}
+
+/// A message that comes in.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct GivenSection {
+    /// The body as a value, sent as JSON.
+    #[schemars(with = "Value")]
+    pub body: Option<Value>,
+    /// The body as a text, sent as it is. Not together with `body`.
+    pub text: Option<String>,
+    /// Headers.
+    pub headers: Entries<String>,
+    /// CloudEvents `id`.
+    pub id: Option<String>,
+    /// CloudEvents `source`.
+    pub source: Option<String>,
+    /// CloudEvents `type`.
+    pub kind: Option<String>,
+    /// CloudEvents `subject`.
+    pub subject: Option<String>,
+    /// Ordering and partition key.
+    pub key: Option<String>,
+    /// Media type of the body; `application/json` for `body`.
+    pub content_type: Option<String>,
+    /// Which try it is, from 1.
+    #[schemars(range(min = 1))]
+    pub attempt: Option<u32>,
+}
+
+/// What is to come out. Only what is written is compared.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExpectSection {
+    /// Names of the targets that get a message, in any order; an empty list for none.
+    pub targets: Option<Vec<String>>,
+    /// The body of every message that comes out; compared as JSON where it is JSON.
+    #[schemars(with = "Value")]
+    pub body: Option<Value>,
+    /// Headers that every message that comes out has; others may be there, too.
+    pub headers: Option<Entries<String>>,
+    /// CloudEvents `type` of every message that comes out.
+    pub kind: Option<String>,
+    /// Key of every message that comes out.
+    pub key: Option<String>,
+    /// The messages that come out, one by one and in order, where they differ.
+    pub messages: Option<Vec<ExpectedMessageSection>>,
+    /// Whether a step dropped the message, or the code of the reason for which.
+    pub dropped: Option<DroppedSection>,
+    /// The class of the dead letter it became: `schema`, `rejected`, `unroutable`, `trap`, …
+    pub dead_letter: Option<String>,
+}
+
+/// One message that is to come out.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExpectedMessageSection {
+    /// Name of the target.
+    pub target: Option<String>,
+    /// The body; compared as JSON where it is JSON.
+    #[schemars(with = "Value")]
+    pub body: Option<Value>,
+    /// Headers that it has; others may be there, too.
+    pub headers: Option<Entries<String>>,
+    /// CloudEvents `type`.
+    pub kind: Option<String>,
+    /// Key.
+    pub key: Option<String>,
+}
