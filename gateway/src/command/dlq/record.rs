@@ -1,0 +1,220 @@
+//! The dead letter as JSON, for programs.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::Serialize;
+use serde_json::Value;
+use sluicegate_engine::dead_letter::{Attempt, DeadLetter};
+use sluicegate_engine::failure::SchemaError;
+use sluicegate_engine::message::{Body, Message};
+use sluicegate_store::dead_letter::Summary;
+
+use super::text::time;
+
+/// A line of `dlq list --json`.
+#[derive(Serialize)]
+pub(super) struct ListedLetter<'a> {
+    id: &'a str,
+    failed_at: String,
+    pipeline: &'a str,
+    step: Option<&'a str>,
+    target: Option<&'a str>,
+    class: &'static str,
+    /// At most [`MAX_SUMMARY_ERROR_CHARS`](sluicegate_store::dead_letter::MAX_SUMMARY_ERROR_CHARS).
+    error: &'a str,
+    plugin: Option<&'a str>,
+    attempts: u32,
+    redrive_count: u32,
+    message_id: &'a str,
+    message_type: &'a str,
+    body_bytes: u64,
+    trace_id: Option<&'a str>,
+}
+
+impl<'a> From<&'a Summary> for ListedLetter<'a> {
+    fn from(letter: &'a Summary) -> Self {
+        Self {
+            id: &letter.id,
+            failed_at: time(letter.failed_at_ms, 3),
+            pipeline: &letter.pipeline,
+            step: letter.step.as_deref(),
+            target: letter.target.as_deref(),
+            class: letter.class.name(),
+            error: &letter.error,
+            plugin: letter.plugin.as_deref(),
+            attempts: letter.attempts,
+            redrive_count: letter.redrive_count,
+            message_id: &letter.message_id,
+            message_type: &letter.message_kind,
+            body_bytes: letter.body_bytes,
+            trace_id: letter.trace_id.as_deref(),
+        }
+    }
+}
+
+/// All of `dlq show --json`.
+#[derive(Serialize)]
+pub(super) struct ShownLetter<'a> {
+    id: &'a str,
+    failed_at: String,
+    pipeline: &'a str,
+    config_version: &'a str,
+    step: Option<&'a str>,
+    target: Option<&'a str>,
+    class: &'static str,
+    error: &'a str,
+    schema_errors: Vec<ShownSchemaError<'a>>,
+    plugin: Option<&'a str>,
+    plugin_digest: Option<&'a str>,
+    backtrace: &'a [String],
+    attempts: Vec<ShownAttempt<'a>>,
+    trace_id: Option<&'a str>,
+    redrive_count: u32,
+    original: ShownMessage<'a>,
+    /// Null when it was as received.
+    at_failure: Option<ShownMessage<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownSchemaError<'a> {
+    pointer: &'a str,
+    error: &'a str,
+}
+
+#[derive(Serialize)]
+struct ShownAttempt<'a> {
+    number: u32,
+    at: String,
+    error: &'a str,
+}
+
+#[derive(Serialize)]
+struct ShownMessage<'a> {
+    id: &'a str,
+    source: &'a str,
+    r#type: &'a str,
+    subject: Option<&'a str>,
+    time: String,
+    content_type: Option<&'a str>,
+    key: Option<Content<'a>>,
+    headers: Vec<ShownHeader<'a>>,
+    attempt: u32,
+    expires_at: Option<String>,
+    deliver_at: Option<String>,
+    traceparent: Option<&'a str>,
+    tracestate: Option<&'a str>,
+    correlation_id: Option<&'a str>,
+    body_bytes: usize,
+    body: Content<'a>,
+}
+
+#[derive(Serialize)]
+struct ShownHeader<'a> {
+    name: &'a str,
+    value: Content<'a>,
+}
+
+/// Bytes in the most readable form that loses none of them.
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Content<'a> {
+    /// JSON whose compact text is exactly the bytes.
+    Json(&'a Value),
+    /// UTF-8.
+    Text(&'a str),
+    /// Everything else.
+    Base64(String),
+}
+
+impl<'a> From<&'a [u8]> for Content<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        std::str::from_utf8(bytes).map_or_else(|_| Self::Base64(BASE64.encode(bytes)), Self::Text)
+    }
+}
+
+impl<'a> From<&'a Body> for Content<'a> {
+    fn from(body: &'a Body) -> Self {
+        match body.json() {
+            Ok(value) if value.to_string().as_bytes() == &body.bytes()[..] => Self::Json(value),
+            Ok(_) | Err(_) => Self::from(&body.bytes()[..]),
+        }
+    }
+}
+
+impl<'a> From<&'a DeadLetter> for ShownLetter<'a> {
+    fn from(letter: &'a DeadLetter) -> Self {
+        Self {
+            id: &letter.id,
+            failed_at: time(letter.failed_at_ms, 3),
+            pipeline: &letter.pipeline,
+            config_version: &letter.config_version,
+            step: letter.step.as_deref(),
+            target: letter.target.as_deref(),
+            class: letter.class.name(),
+            error: &letter.error,
+            schema_errors: letter.schema_errors.iter().map(ShownSchemaError::from).collect(),
+            plugin: letter.plugin.as_deref(),
+            plugin_digest: letter.plugin_digest.as_deref(),
+            backtrace: &letter.backtrace,
+            attempts: letter.attempts.iter().map(ShownAttempt::from).collect(),
+            trace_id: letter.trace_id.as_deref(),
+            redrive_count: letter.redrive_count,
+            original: ShownMessage::from(&*letter.original),
+            at_failure: (letter.at_failure != letter.original).then(|| ShownMessage::from(&*letter.at_failure)),
+        }
+    }
+}
+
+impl<'a> From<&'a SchemaError> for ShownSchemaError<'a> {
+    fn from(error: &'a SchemaError) -> Self {
+        Self { pointer: &error.pointer, error: &error.text }
+    }
+}
+
+impl<'a> From<&'a Attempt> for ShownAttempt<'a> {
+    fn from(attempt: &'a Attempt) -> Self {
+        Self { number: attempt.number, at: time(attempt.at_ms, 3), error: &attempt.error }
+    }
+}
+
+impl<'a> From<&'a Message> for ShownMessage<'a> {
+    fn from(message: &'a Message) -> Self {
+        let header =
+            |(name, value): (&'a str, &'a bytes::Bytes)| ShownHeader { name, value: Content::from(&value[..]) };
+        Self {
+            id: &message.id,
+            source: &message.source,
+            r#type: &message.kind,
+            subject: message.subject.as_deref(),
+            time: time(message.time_ms, 3),
+            content_type: message.content_type.as_deref(),
+            key: message.key.as_deref().map(Content::from),
+            headers: message.headers.iter().map(header).collect(),
+            attempt: message.attempt,
+            expires_at: message.expires_at_ms.map(|ms| time(ms, 3)),
+            deliver_at: message.deliver_at_ms.map(|ms| time(ms, 3)),
+            traceparent: message.trace_parent.as_deref(),
+            tracestate: message.trace_state.as_deref(),
+            correlation_id: message.correlation_id.as_deref(),
+            body_bytes: message.body.len(),
+            body: Content::from(&message.body),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_json_only_where_that_keeps_every_byte() {
+        let compact = Body::from(&br#"{"b":1,"a":[true,null]}"#[..]);
+        assert!(matches!(Content::from(&compact), Content::Json(_)));
+        for kept_as_text in [r#"{ "a": 1 }"#, r#"{"a":1,"a":2}"#, r#"{"a":1.0e2}"#, "plain", ""] {
+            let body = Body::from(kept_as_text.as_bytes());
+            assert_eq!(Content::from(&body), Content::Text(kept_as_text));
+        }
+        let binary = Body::from(&[0xff_u8, 0x00][..]);
+        assert_eq!(Content::from(&binary), Content::Base64("/wA=".to_owned()));
+    }
+}

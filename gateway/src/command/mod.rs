@@ -1,0 +1,3 @@
+//! The commands of `sluicegate`, one file each: its arguments and what it does.
+
+pub mod dlq;
