@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
 
 use crate::dead_letter::{DeadLetter, DeadLetters};
 use crate::delivery::{Outcome, Received, Settled, Settlement, Token};
@@ -33,6 +35,7 @@ struct SourceShared {
 #[derive(Default)]
 struct SourceState {
     ready: VecDeque<(Token, Message)>,
+    later: Vec<(Instant, Token, Message)>,
     unsettled: Vec<(Token, Message)>,
     settled: Vec<(String, Outcome)>,
     connects: u32,
@@ -40,6 +43,16 @@ struct SourceState {
     refused_settles: VecDeque<Failure>,
     cut: bool,
     next_token: u128,
+}
+
+impl SourceState {
+    /// Makes postponed messages ready whose time has come.
+    fn wake(&mut self, now: Instant) {
+        let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, ..)| *at <= now);
+        self.later = later;
+        let due: Vec<_> = due;
+        self.ready.extend(due.into_iter().map(|(_, token, message)| (token, message)));
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -108,7 +121,9 @@ impl MemorySource {
     /// Ids of messages that are not settled for good.
     pub fn remaining(&self) -> Vec<String> {
         let state = lock(&self.shared.state);
-        state.ready.iter().chain(&state.unsettled).map(|(_, message)| message.id.clone()).collect()
+        let later = state.later.iter().map(|(_, _, message)| message);
+        let now = state.ready.iter().chain(&state.unsettled).map(|(_, message)| message);
+        now.chain(later).map(|message| message.id.clone()).collect()
     }
 
     /// How often it was connected.
@@ -157,22 +172,28 @@ impl Inlet for MemorySource {
     async fn receive(&mut self, max: usize) -> Result<Vec<Received>, Failure> {
         loop {
             let changed = self.shared.changed.notified();
+            let next;
             {
                 let mut state = lock(&self.shared.state);
                 if state.cut {
                     return Err(Failure::disconnected("cut by script"));
                 }
+                state.wake(Instant::now());
                 if !state.ready.is_empty() {
                     let count = max.min(state.ready.len());
                     let taken: Vec<_> = state.ready.drain(..count).collect();
                     state.unsettled.extend(taken.iter().cloned());
                     return Ok(taken.into_iter().map(|(token, message)| Received { message, token }).collect());
                 }
-                if self.ends && state.unsettled.is_empty() {
+                if self.ends && state.unsettled.is_empty() && state.later.is_empty() {
                     return Err(Failure::end_of_input());
                 }
+                next = state.later.iter().map(|(at, ..)| *at).min();
             }
-            changed.await;
+            match next {
+                None => changed.await,
+                Some(at) => tokio::select! { () = changed => {}, () = sleep_until(at) => {} },
+            }
         }
     }
 }
@@ -193,9 +214,9 @@ impl Settler for MemorySource {
             match settled.outcome.settlement {
                 Settlement::Delivered | Settlement::Dropped | Settlement::DeadLettered => {}
                 Settlement::Requeued => state.ready.push_back((token, message)),
-                Settlement::Postponed { attempt, .. } => {
+                Settlement::Postponed { after, attempt } => {
                     message.attempt = attempt;
-                    state.ready.push_back((token, message));
+                    state.later.push((Instant::now() + after, token, message));
                 }
             }
         }
@@ -219,6 +240,7 @@ struct TargetState {
     refused_connects: VecDeque<Failure>,
     calls: u32,
     connects: u32,
+    batch_of: usize,
 }
 
 /// How a target answers one message.
@@ -254,6 +276,11 @@ impl MemoryTarget {
         lock(&self.shared).refused_connects.extend(failures);
     }
 
+    /// Takes up to `count` messages in one batch, confirmed together; one unless called.
+    pub fn in_batches_of(&self, count: usize) {
+        lock(&self.shared).batch_of = count;
+    }
+
     /// What it took, in order, duplicates included.
     pub fn published(&self) -> Vec<Message> {
         lock(&self.shared).published.clone()
@@ -280,6 +307,21 @@ impl MemoryTarget {
         state.script.pop_front().or_else(|| state.then.clone()).unwrap_or(Reply::Confirm)
     }
 
+    async fn take(&self, message: &Message) -> Result<(), Failure> {
+        match self.reply() {
+            Reply::Confirm => {}
+            Reply::Slowly(time) => tokio::time::sleep(time).await,
+            Reply::Fail(failure) => return Err(failure),
+            Reply::ConfirmLost => {
+                self.keep(message);
+                return Err(Failure::disconnected("lost by script"));
+            }
+            Reply::Hang => std::future::pending().await,
+        }
+        self.keep(message);
+        Ok(())
+    }
+
     fn keep(&self, message: &Message) {
         lock(&self.shared).published.push(message.clone());
     }
@@ -298,34 +340,14 @@ impl Target for MemoryTarget {
     }
 
     fn batching(&self) -> Batching {
-        Batching { max_messages: 8, max_concurrent: 64 }
+        Batching { max_messages: lock(&self.shared).batch_of.max(1), max_concurrent: 64 }
     }
 }
 
 #[async_trait]
 impl Outlet for MemoryTarget {
     async fn publish(&self, batch: &[Arc<Message>]) -> Vec<Result<(), Failure>> {
-        let mut results = Vec::with_capacity(batch.len());
-        for message in batch {
-            results.push(match self.reply() {
-                Reply::Confirm => {
-                    self.keep(message);
-                    Ok(())
-                }
-                Reply::Slowly(time) => {
-                    tokio::time::sleep(time).await;
-                    self.keep(message);
-                    Ok(())
-                }
-                Reply::Fail(failure) => Err(failure),
-                Reply::ConfirmLost => {
-                    self.keep(message);
-                    Err(Failure::disconnected("lost by script"))
-                }
-                Reply::Hang => std::future::pending().await,
-            });
-        }
-        results
+        join_all(batch.iter().map(|message| self.take(message))).await
     }
 }
 

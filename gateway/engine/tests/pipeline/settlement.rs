@@ -135,6 +135,7 @@ async fn play(scenario: Scenario) {
     bench.order = order;
     bench.max_in_flight = scenario.max_in_flight;
     bench.retry = RetryPolicy { max_attempts: 3, max_age: Some(Duration::from_secs(600)), ..RetryPolicy::default() };
+    bench.target("left").in_batches_of(4);
     bench.target("left").script(left);
     bench.target("right").script(right);
     bench.dead_letters.refuse((0..scenario.dead_letter_failures).map(|_| Failure::transient("disk full")));
