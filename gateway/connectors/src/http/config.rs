@@ -1,30 +1,239 @@
-//! Settings of the `http` connector.
+//! Settings of the `http` connector: of the ingestion source here, of the webhook target in `target_config`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::quantity::{Size, Span};
 use crate::registry::{Problem, Promise};
-/// Source settings.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+
+/// Largest body of one message that a path may be set to accept.
+pub const LARGEST_MAX_BODY_BYTES: u64 = 16 << 20;
+
+/// Longest time a client may be kept waiting for the outcome.
+pub const LONGEST_TIMEOUT: Span = Span::secs(300);
+
+/// Longest path.
+const MAX_PATH_BYTES: usize = 256;
+
+/// The gateway's own paths.
+const RESERVED: [&str; 5] = ["/api", "/health", "/ready", "/metrics", "/internal"];
+
+/// HTTP ingestion: a path of the gateway's own server at which messages are posted.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SourceConfig {}
+pub struct SourceConfig {
+    /// The path, for example `/ingest/orders`. No other pipeline may have the same.
+    pub path: String,
+    /// When the client is answered.
+    #[serde(default)]
+    pub respond: Respond,
+    /// How long a client waits for the outcome before it is told to try again; 30s unless given, at most 300s.
+    #[serde(default = "default_timeout")]
+    pub timeout: Span,
+    /// How bodies are understood.
+    #[serde(default)]
+    pub format: Format,
+    /// The message type (CloudEvents `type`) given to raw bodies.
+    #[serde(default = "default_kind")]
+    pub kind: String,
+    /// Where the ordering and partition key comes from, when the message does not carry one.
+    pub key: Option<KeyFrom>,
+    /// Largest body of one message, after decompression; 1MiB unless given, at most 16MiB.
+    #[serde(default = "default_max_body")]
+    pub max_body: Size,
+}
+
+/// When the client is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Respond {
+    /// With the outcome: 200 once every target has confirmed.
+    #[default]
+    Delivered,
+    /// 202 as soon as the message is on disk. Needs the spool, which this version does not have.
+    Accepted,
+}
+
+/// How bodies are understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    /// CloudEvents where the headers say so, else raw.
+    #[default]
+    Auto,
+    /// The body is the message's body, whatever it is.
+    Raw,
+    /// The JSON envelope with id, type, timestamp, source, correlationId, data and metadata.
+    Envelope,
+    /// CloudEvents only: binary, structured or batch.
+    Cloudevents,
+}
+
+/// Where a message's key comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum KeyFrom {
+    /// The value of this request header.
+    Header(String),
+    /// The string or number at this JSON pointer (RFC 6901) of the body.
+    Pointer(String),
+}
+
+fn default_timeout() -> Span {
+    Span::secs(30)
+}
+
+fn default_kind() -> String {
+    "http.message".to_owned()
+}
+
+fn default_max_body() -> Size {
+    Size(1 << 20)
+}
+
+impl KeyFrom {
+    fn mistake(&self) -> Option<Problem> {
+        match self {
+            Self::Header(name) => {
+                let bad = http::HeaderName::from_bytes(name.as_bytes()).is_err();
+                let text = format!("`{name}` is not the name of a header");
+                bad.then(|| problem("/key/header", text, "for example `x-order-id`"))
+            }
+            Self::Pointer(pointer) => {
+                let text = format!("`{pointer}` is not a JSON pointer to a member");
+                (!pointer.starts_with('/')).then(|| problem("/key/pointer", text, "for example `/order/id`"))
+            }
+        }
+    }
+}
+
 impl SourceConfig {
     /// All mistakes that show without I/O.
     pub fn problems(&self) -> Vec<Problem> {
-        Vec::new()
+        let mut problems = Vec::new();
+        if let Some((text, hint)) = path_mistake(&self.path) {
+            problems.push(problem("/path", text, hint));
+        }
+        if self.respond == Respond::Accepted {
+            problems.push(problem(
+                "/respond",
+                "`accepted` needs the spool, which this version does not have",
+                "write `respond: delivered`: the client then gets the outcome itself",
+            ));
+        }
+        if self.timeout.0.is_zero() || self.timeout > LONGEST_TIMEOUT {
+            problems.push(problem(
+                "/timeout",
+                format!("{:?} is not between 1ms and {:?}", self.timeout.0, LONGEST_TIMEOUT.0),
+                "30s suits most clients, which give up after that themselves",
+            ));
+        }
+        if self.max_body.0 == 0 || self.max_body.0 > LARGEST_MAX_BODY_BYTES {
+            problems.push(problem(
+                "/max_body",
+                format!("{} bytes is not between 1B and 16MiB", self.max_body.0),
+                "put larger contents into an object store and send their address",
+            ));
+        }
+        if self.kind.is_empty() {
+            problems.push(problem("/kind", "the message type is empty", "for example `order.created`"));
+        }
+        problems.extend(self.key.as_ref().and_then(KeyFrom::mistake));
+        problems
     }
+
     /// What it promises.
     pub fn promise(&self) -> Promise {
-        Promise { at_least_once: true, because: String::new(), warnings: Vec::new() }
+        Promise {
+            at_least_once: true,
+            because: "the client is answered 200 only after the outcome, and sends again on anything else".to_owned(),
+            warnings: Vec::new(),
+        }
     }
 }
-/// Target settings.
-#[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TargetConfig {}
-impl TargetConfig {
-    /// All mistakes that show without I/O.
-    pub fn problems(&self) -> Vec<Problem> {
-        Vec::new()
+
+pub(super) fn problem(pointer: &str, text: impl Into<String>, hint: impl Into<String>) -> Problem {
+    Problem { pointer: pointer.to_owned(), text: text.into(), hint: Some(hint.into()) }
+}
+
+fn path_mistake(path: &str) -> Option<(String, String)> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~/".contains(&b);
+    if !path.starts_with('/') {
+        return Some((format!("`{path}` does not begin with `/`"), format!("write `/{path}`")));
     }
-    /// What it promises.
-    pub fn promise(&self) -> Promise {
-        Promise { at_least_once: true, because: String::new(), warnings: Vec::new() }
+    if path.len() > MAX_PATH_BYTES {
+        return Some((format!("the path has {} bytes", path.len()), format!("use at most {MAX_PATH_BYTES}")));
+    }
+    if let Some(bad) = path.chars().find(|c| !u8::try_from(*c).is_ok_and(allowed)) {
+        return Some((
+            format!("`{path}` has the character `{}`, which is not plain in a path", bad.escape_debug()),
+            "use letters, digits, `-`, `.`, `_`, `~` and `/`; paths have no parameters".to_owned(),
+        ));
+    }
+    if path.len() == 1 || path.ends_with('/') || path.split('/').skip(1).any(|part| matches!(part, "" | "." | "..")) {
+        return Some((
+            format!("`{path}` has an empty, `.` or `..` segment"),
+            "for example `/ingest/orders`".to_owned(),
+        ));
+    }
+    RESERVED
+        .iter()
+        .find(|own| path.strip_prefix(**own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+        .map(|own| (format!("`{own}` is the gateway's own"), "for example `/ingest/orders`".to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: serde_json::Value) -> SourceConfig {
+        serde_json::from_value(json).expect("a config")
+    }
+
+    fn pointers(config: &SourceConfig) -> Vec<String> {
+        config.problems().into_iter().map(|p| p.pointer).collect()
+    }
+
+    #[test]
+    fn a_path_is_enough() {
+        let config = config(serde_json::json!({ "path": "/ingest/orders" }));
+        assert_eq!(config.respond, Respond::Delivered);
+        assert_eq!((config.timeout, config.max_body), (Span::secs(30), Size(1 << 20)));
+        assert_eq!(config.problems(), []);
+        assert!(config.promise().at_least_once);
+    }
+
+    #[test]
+    fn all_mistakes_are_reported_at_once() {
+        let config = config(serde_json::json!({
+            "path": "orders", "respond": "accepted", "timeout": "1h", "max_body": "1GiB", "kind": "",
+            "key": { "header": "no header" },
+        }));
+        assert_eq!(pointers(&config), ["/path", "/respond", "/timeout", "/max_body", "/kind", "/key/header"]);
+        let hint = config.problems()[1].hint.clone().unwrap();
+        assert!(hint.contains("respond: delivered"), "{hint}");
+    }
+
+    #[test]
+    fn paths_are_plain_and_not_the_gateways_own() {
+        for path in ["/ingest/a", "/a", "/apis", "/in.gest/o_1~x-Y"] {
+            assert_eq!(path_mistake(path), None, "{path}");
+        }
+        let long = format!("/{}", "a".repeat(300));
+        for path in ["", "/", "a", "/a/", "/a//b", "/../b", "/a b", "/ä", "/{id}", "/a?b", "/metrics", "/api/v1", &long]
+        {
+            assert!(path_mistake(path).is_some(), "{path}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_two_key_sources_are_refused() {
+        for bad in [
+            serde_json::json!({ "path": "/a", "pth": 1 }),
+            serde_json::json!({ "path": "/a", "key": { "header": "a", "pointer": "/b" } }),
+            serde_json::json!({ "path": "/a", "respond": "later" }),
+        ] {
+            assert!(serde_json::from_value::<SourceConfig>(bad.clone()).is_err(), "{bad}");
+        }
     }
 }

@@ -1,0 +1,304 @@
+//! The ingress: which pipeline listens at which path, now. Sources come and go while requests arrive.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use axum::Router;
+use sluicegate_engine::delivery::Outcome;
+use sluicegate_engine::message::Message;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use super::body::{Budget, Claim};
+use super::config::{Format, KeyFrom, SourceConfig};
+use super::receive;
+
+/// What the ingress takes in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngressLimits {
+    /// Messages of one path that wait to be taken by their pipeline; a request that does not fit is answered 429. Never
+    /// less than `max_batch_messages`.
+    pub max_queued_messages: usize,
+    /// Messages in one batch; more are answered 413.
+    pub max_batch_messages: usize,
+    /// A batch's body, decompressed, in bytes; more is answered 413.
+    pub max_batch_bytes: usize,
+    /// Bytes of all bodies together, from arrival to settlement; beyond it requests are answered 503.
+    pub max_body_memory_bytes: usize,
+    /// Headers of a request; more are answered 431.
+    pub max_headers: usize,
+    /// Bytes of all header names and values of a request; more are answered 431.
+    pub max_header_bytes: usize,
+    /// How long a request waits for a pipeline that is being replaced before it is answered 503.
+    pub successor_wait: Duration,
+    /// How long a path without a pipeline is answered 503 before it is forgotten and answered 404.
+    pub forget_path_after: Duration,
+}
+
+impl Default for IngressLimits {
+    fn default() -> Self {
+        Self {
+            max_queued_messages: 1_024,
+            max_batch_messages: 1_000,
+            max_batch_bytes: 4 << 20,
+            max_body_memory_bytes: 256 << 20,
+            max_headers: 100,
+            max_header_bytes: 32 << 10,
+            successor_wait: Duration::from_secs(3),
+            forget_path_after: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Where HTTP sources announce their paths. Cheap to clone; all clones are the same ingress.
+#[derive(Clone, Default)]
+pub struct Ingress(Arc<Shared>);
+
+struct Shared {
+    limits: IngressLimits,
+    budget: Budget,
+    next_id: AtomicU64,
+    paths: RwLock<HashMap<String, Place>>,
+}
+
+/// A path: the pipeline that listens there now, if one does.
+struct Place {
+    live: watch::Sender<Option<Arc<Live>>>,
+    /// Since when none does.
+    empty_since: Option<Instant>,
+}
+
+/// A pipeline that listens.
+pub(super) struct Live {
+    id: u64,
+    pub(super) settings: Arc<PathSettings>,
+    pub(super) queue: mpsc::Sender<Queued>,
+}
+
+/// A source's settings as requests need them.
+#[derive(Debug, PartialEq)]
+pub(super) struct PathSettings {
+    pub(super) path: String,
+    pub(super) format: Format,
+    pub(super) kind: String,
+    pub(super) key: Option<KeyFrom>,
+    pub(super) timeout: Duration,
+    pub(super) max_body_bytes: usize,
+    /// CloudEvents `source` of raw bodies: the pipeline's name.
+    pub(super) source: String,
+}
+
+impl PathSettings {
+    pub(super) fn new(config: &SourceConfig, pipeline: &str) -> Self {
+        Self {
+            path: config.path.clone(),
+            format: config.format,
+            kind: config.kind.clone(),
+            key: config.key.clone(),
+            timeout: config.timeout.0,
+            max_body_bytes: usize::try_from(config.max_body.0).unwrap_or(usize::MAX),
+            source: pipeline.to_owned(),
+        }
+    }
+}
+
+/// A message on its way to its pipeline, with the client that waits for its outcome.
+pub(super) struct Queued {
+    pub(super) message: Message,
+    pub(super) answer: oneshot::Sender<Answer>,
+    /// The memory of the request's body, held until the last of its messages is settled.
+    pub(super) claim: Arc<Claim>,
+}
+
+/// What a client that waits is told. It learns from a closed channel that its pipeline died over its message.
+pub(super) enum Answer {
+    /// How the message ended.
+    Settled(Outcome),
+    /// The pipeline stopped before it took the message: it may go to the successor.
+    Returned(Message),
+}
+
+/// Whether a pipeline listens at a path.
+pub(super) enum Listening {
+    /// None, and none did lately.
+    No,
+    /// This one.
+    Yes(Arc<Live>),
+    /// None now, but one did a moment ago.
+    Soon(watch::Receiver<Option<Arc<Live>>>),
+}
+
+impl Ingress {
+    /// An ingress where nobody listens yet.
+    pub fn new(limits: IngressLimits) -> Self {
+        let budget = Budget::new(limits.max_body_memory_bytes);
+        Self(Arc::new(Shared { limits, budget, next_id: AtomicU64::new(0), paths: RwLock::default() }))
+    }
+
+    /// Answers every path no other route of the server has: `POST` at the registered ones, problem documents elsewhere.
+    /// It is a fallback, so merge it into a router that has none.
+    pub fn router(&self) -> Router {
+        Router::new().fallback(receive::answer_request).with_state(self.clone())
+    }
+
+    /// The limits.
+    pub fn limits(&self) -> &IngressLimits {
+        &self.0.limits
+    }
+
+    /// A claim on the memory for bodies.
+    pub(super) fn claim(&self) -> Claim {
+        self.0.budget.claim()
+    }
+
+    /// Makes a pipeline the one that listens at its path, in place of any other from this moment on.
+    pub(super) fn register(&self, settings: Arc<PathSettings>) -> Registration {
+        let limits = &self.0.limits;
+        let (queue, queued) = mpsc::channel(limits.max_queued_messages.max(limits.max_batch_messages).max(1));
+        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
+        let path = settings.path.clone();
+        let live = Arc::new(Live { id, settings, queue });
+        let mut paths = self.0.paths.write().unwrap_or_else(PoisonError::into_inner);
+        paths.retain(|_, place| !place.is_forgotten(limits));
+        match paths.get_mut(&path) {
+            Some(place) => {
+                place.empty_since = None;
+                place.live.send_replace(Some(live));
+            }
+            None => {
+                paths.insert(path.clone(), Place { live: watch::Sender::new(Some(live)), empty_since: None });
+            }
+        }
+        Registration { ingress: self.clone(), path, id, queued }
+    }
+
+    /// Who listens at `path`.
+    pub(super) fn listening(&self, path: &str) -> Listening {
+        let paths = self.0.paths.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(place) = paths.get(path) else { return Listening::No };
+        if place.is_forgotten(&self.0.limits) {
+            return Listening::No;
+        }
+        let live = place.live.borrow().clone();
+        live.map_or_else(|| Listening::Soon(place.live.subscribe()), Listening::Yes)
+    }
+
+    fn unregister(&self, path: &str, id: u64) {
+        let mut paths = self.0.paths.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(place) = paths.get_mut(path) else { return };
+        // A successor that has taken the place already keeps it.
+        let was_ours = place.live.send_if_modified(|live| {
+            let ours = live.as_ref().is_some_and(|live| live.id == id);
+            if ours {
+                *live = None;
+            }
+            ours
+        });
+        if was_ours {
+            place.empty_since = Some(Instant::now());
+        }
+    }
+}
+
+impl Place {
+    fn is_forgotten(&self, limits: &IngressLimits) -> bool {
+        self.empty_since.is_some_and(|since| since.elapsed() >= limits.forget_path_after)
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let limits = IngressLimits::default();
+        let budget = Budget::new(limits.max_body_memory_bytes);
+        Self { limits, budget, next_id: AtomicU64::new(0), paths: RwLock::default() }
+    }
+}
+
+impl fmt::Debug for Ingress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let paths = self.0.paths.read().unwrap_or_else(PoisonError::into_inner);
+        f.debug_struct("Ingress").field("paths", &paths.keys()).field("limits", &self.0.limits).finish()
+    }
+}
+
+/// A pipeline's place at its path, and what is posted there. Dropping it frees the place and hands back what was not
+/// taken, for the successor.
+pub(super) struct Registration {
+    ingress: Ingress,
+    path: String,
+    id: u64,
+    pub(super) queued: mpsc::Receiver<Queued>,
+}
+
+impl Registration {
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // The place first: a request that finds the queue closed must not find the same queue again.
+        self.ingress.unregister(&self.path, self.id);
+        self.queued.close();
+        while let Ok(Queued { message, answer, claim }) = self.queued.try_recv() {
+            if answer.send(Answer::Returned(message)).is_err() {
+                tracing::debug!(path = self.path, "a client went away while its message waited; it was not accepted");
+            }
+            drop(claim);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(path: &str) -> Arc<PathSettings> {
+        let config: SourceConfig = serde_json::from_value(serde_json::json!({ "path": path })).unwrap();
+        Arc::new(PathSettings::new(&config, "orders"))
+    }
+
+    fn id(ingress: &Ingress, path: &str) -> Option<u64> {
+        match ingress.listening(path) {
+            Listening::Yes(live) => Some(live.id),
+            Listening::No | Listening::Soon(_) => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_path_is_replaced_then_empty_then_forgotten() {
+        let ingress = Ingress::default();
+        assert!(matches!(ingress.listening("/a"), Listening::No));
+        let first = ingress.register(settings("/a"));
+        assert_eq!(id(&ingress, "/a"), Some(first.id));
+        let second = ingress.register(settings("/a"));
+        assert_eq!(id(&ingress, "/a"), Some(second.id));
+        drop(first);
+        assert_eq!(id(&ingress, "/a"), Some(second.id), "the older one's end leaves the newer one alone");
+        drop(second);
+        assert!(matches!(ingress.listening("/a"), Listening::Soon(_)));
+        tokio::time::advance(ingress.limits().forget_path_after).await;
+        assert!(matches!(ingress.listening("/a"), Listening::No));
+        let third = ingress.register(settings("/a"));
+        assert_eq!(id(&ingress, "/a"), Some(third.id));
+    }
+
+    #[tokio::test]
+    async fn what_was_not_taken_is_handed_back() {
+        let ingress = Ingress::default();
+        let registration = ingress.register(settings("/a"));
+        let Listening::Yes(live) = ingress.listening("/a") else { panic!("it listens") };
+        let (answer, waiting) = oneshot::channel();
+        let message = Message::new("s", "k", "body");
+        let claim = Arc::new(ingress.claim());
+        live.queue.try_send(Queued { message: message.clone(), answer, claim }).expect("there is room");
+        drop(registration);
+        let Ok(Answer::Returned(returned)) = waiting.await else { panic!("handed back") };
+        assert_eq!(returned, message);
+        assert!(live.queue.is_closed());
+    }
+}
