@@ -134,7 +134,7 @@ fn mistakes_have_their_place() {
             "/program: line 2, column 12, at `$who`: there is no variable of this name",
         ]
     );
-    assert!(mistakes(".a | (")[0].starts_with("/program: line 1, column 6"), "{:?}", mistakes(".a | ("));
+    assert!(mistakes(".a | (")[0].starts_with("/program: line 1, column 7"), "{:?}", mistakes(".a | ("));
     assert!(mistakes(".a |")[0].contains("the end of the program"), "{:?}", mistakes(".a |"));
     assert!(mistakes("import \"a\" as a; .")[0].contains("no modules"));
 }
@@ -151,4 +151,14 @@ fn the_schema_is_precise() {
     assert_eq!(schema["additionalProperties"], json!(false));
     assert_eq!(schema["required"], json!(["program"]));
     assert!(schema["properties"]["program"]["description"].is_string());
+}
+
+#[test]
+fn times_are_universal() {
+    assert_eq!(outputs("0 | todate, (gmtime | mktime), strflocaltime(\"%H %Z\")", json!({})), Ok(vec![
+        "\"1970-01-01T00:00:00Z\"".to_owned(),
+        "0".to_owned(),
+        "\"00 UTC\"".to_owned(),
+    ]));
+    assert_eq!(outputs("\"2026-11-20T15:42:00Z\" | fromdate", json!({})), Ok(vec!["1795189320".to_owned()]));
 }

@@ -1,10 +1,12 @@
-//! Reaches for what a plugin must not have, and rejects with what it got: a file, a folder, the environment, arguments,
-//! standard input. Also writes to standard output and error, where nothing must come out.
-
-use std::io::Read;
+//! Reaches for what a plugin must not have, and rejects with what it got: folders and files, environment, arguments,
+//! standard input. Also writes to standard output and error, where nothing must come out. It asks WASI itself for files,
+//! since the standard library would import sockets too (see `std-files`).
 
 use serde::Deserialize;
 use sluicegate_plugin::{Failure, Filter, Message, Plugin, Reason, Verdict};
+use wasip2::cli::stdin::get_stdin;
+use wasip2::filesystem::preopens::get_directories;
+use wasip2::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags};
 
 #[derive(Deserialize)]
 struct Config {}
@@ -27,21 +29,24 @@ impl Filter for Files {
     fn filter(&self, _: &Message) -> Result<Verdict, Failure> {
         println!("hostile guest on standard output");
         eprintln!("hostile guest on standard error");
-        let file = std::fs::read_to_string("/etc/passwd").map_err(|error| error.to_string());
-        let folder = std::fs::read_dir("/").map(Iterator::count).map_err(|error| error.to_string());
-        let written = std::fs::write("/tmp/hostile", "x").map_err(|error| error.to_string());
-        let environment = std::env::vars_os().count();
-        let arguments = std::env::args_os().count();
-        let mut input = String::new();
-        let read = std::io::stdin().read_to_string(&mut input).map_err(|error| error.to_string());
+        let folders = get_directories();
+        let got: Vec<_> = folders.iter().map(|(folder, name)| (name, read(folder))).collect();
+        let environment: Vec<_> = std::env::vars_os().collect();
+        let arguments: Vec<_> = std::env::args_os().collect();
+        let input = get_stdin().blocking_read(1_024).map_err(|error| error.to_string());
         Err(Failure::reject(
             "files",
-            format!(
-                "file={file:?} folder={folder:?} written={written:?} environment={environment} arguments={arguments} \
-                 input={read:?}"
-            ),
+            format!("folders={got:?} environment={environment:?} arguments={arguments:?} input={input:?}"),
         ))
     }
+}
+
+fn read(folder: &Descriptor) -> Result<Vec<u8>, String> {
+    folder
+        .open_at(PathFlags::SYMLINK_FOLLOW, "etc/passwd", OpenFlags::empty(), DescriptorFlags::READ)
+        .and_then(|file| file.read(65_536, 0))
+        .map(|(bytes, _)| bytes)
+        .map_err(|error| error.to_string())
 }
 
 sluicegate_plugin::export!(Files: Filter);
