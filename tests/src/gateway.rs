@@ -73,8 +73,7 @@ impl Gateway {
             output: folder.path().join("gateway-output.log"),
             folder: Some(folder.path().to_owned()),
         };
-        install_tls_provider();
-        let client = reqwest::Client::builder().no_proxy().build()?;
+        let client = http_client()?;
         Ok(Self { process: program.start()?, program, port, client, folder })
     }
 
@@ -250,13 +249,17 @@ pub fn new_folder() -> Result<TempDir> {
     tempfile::Builder::new().prefix("sluicegate-gateway-").tempdir().context("creating the gateway's folder")
 }
 
-/// reqwest and redis are built without a TLS implementation of their own choosing.
-pub fn install_tls_provider() {
-    static INSTALLED: OnceLock<()> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        // Fails only if somebody installed one before, which serves as well.
+/// A client for requests to the gateway.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn http_client() -> Result<reqwest::Client> {
+    static TLS_PROVIDER: OnceLock<()> = OnceLock::new();
+    TLS_PROVIDER.get_or_init(|| {
+        // reqwest is built without one. Fails only if somebody installed one before, which serves as well.
         drop(rustls::crypto::ring::default_provider().install_default());
     });
+    reqwest::Client::builder().no_proxy().build().context("making an HTTP client")
 }
 
 fn write_config(folder: &Path, port: &Port, config: &str) -> Result<()> {

@@ -34,6 +34,7 @@ pub mod gateway;
 pub mod port;
 pub mod process;
 pub mod servers;
+pub mod webhook;
 
 use std::time::Duration;
 

@@ -1,0 +1,173 @@
+//! An HTTP server that keeps what is sent to it: the other side of the webhook target. Its answers are scripted, and it
+//! can be killed and started again on the same port.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::port::Port;
+
+/// A request that was there to its end.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// With its query.
+    pub path: String,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+    /// What it was answered.
+    pub status: StatusCode,
+}
+
+#[derive(Debug)]
+struct Script {
+    received: Vec<Received>,
+    next: VecDeque<u16>,
+    otherwise: u16,
+}
+
+/// The server. Requests are kept across [`kill`](Self::kill) and [`restart`](Self::restart).
+#[derive(Debug)]
+pub struct Webhook {
+    port: Port,
+    script: Arc<Mutex<Script>>,
+    /// False while answers are held back.
+    open: watch::Sender<bool>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Webhook {
+    /// Starts one that answers 204.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn start() -> Result<Self> {
+        let script = Script { received: Vec::new(), next: VecDeque::new(), otherwise: 204 };
+        let (open, _) = watch::channel(true);
+        let mut webhook = Self { port: Port::reserve()?, script: Arc::new(Mutex::new(script)), open, serving: None };
+        webhook.restart().await?;
+        Ok(webhook)
+    }
+
+    /// `http://127.0.0.1:PORT/hook`.
+    pub fn url(&self) -> String {
+        format!("http://{}/hook", self.port.address())
+    }
+
+    /// From now on every request is answered `status`.
+    pub fn answer(&self, status: u16) {
+        self.lock().otherwise = status;
+    }
+
+    /// The next requests are answered so, before the usual answer.
+    pub fn answer_next(&self, statuses: impl IntoIterator<Item = u16>) {
+        self.lock().next.extend(statuses);
+    }
+
+    /// Holds all answers back, until [`release`](Self::release). Requests are received meanwhile.
+    pub fn hold(&self) {
+        self.open.send_replace(false);
+    }
+
+    /// Gives the answers held back.
+    pub fn release(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Every request so far, in the order in which their bodies were complete.
+    pub fn received(&self) -> Vec<Received> {
+        self.lock().received.clone()
+    }
+
+    /// How many requests were answered with a success.
+    pub fn accepted_count(&self) -> usize {
+        self.lock().received.iter().filter(|request| request.status.is_success()).count()
+    }
+
+    /// Closes the port and resets every connection.
+    pub async fn kill(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+            // Aborted on purpose; only its end matters, since with it the port is free.
+            drop(serving.await);
+        }
+    }
+
+    /// Listens again on the same port.
+    ///
+    /// # Errors
+    /// When it already listens.
+    pub async fn restart(&mut self) -> Result<()> {
+        let address = self.port.address();
+        let listener = TcpListener::bind(address).await.with_context(|| format!("listening on {address}"))?;
+        self.serving = Some(tokio::spawn(serve(listener, Arc::clone(&self.script), self.open.subscribe())));
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Script> {
+        self.script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Webhook {
+    fn drop(&mut self) {
+        if let Some(serving) = self.serving.take() {
+            serving.abort();
+        }
+    }
+}
+
+/// Owns its connections: when it is aborted they are closed.
+async fn serve(listener: TcpListener, script: Arc<Mutex<Script>>, open: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((stream, _)) = accepted else { continue };
+                let (script, open) = (Arc::clone(&script), open.clone());
+                let service = service_fn(move |request| keep(request, Arc::clone(&script), open.clone()));
+                connections.spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+            // Ended connections are forgotten; how they ended is the client's affair.
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn keep(
+    request: Request<Incoming>,
+    script: Arc<Mutex<Script>>,
+    mut open: watch::Receiver<bool>,
+) -> Result<Response<Empty<Bytes>>, Infallible> {
+    let (head, body) = request.into_parts();
+    let mut response = Response::new(Empty::new());
+    let Ok(body) = body.collect().await else {
+        *response.status_mut() = StatusCode::BAD_REQUEST;
+        return Ok(response);
+    };
+    let status = {
+        let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = script.next.pop_front().unwrap_or(script.otherwise);
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let path = head.uri.to_string();
+        script.received.push(Received { path, headers: head.headers, body: body.to_bytes(), status });
+        status
+    };
+    // An error means the webhook is gone, and with it this connection.
+    if open.wait_for(|open| *open).await.is_ok() {
+        *response.status_mut() = status;
+    }
+    Ok(response)
+}
