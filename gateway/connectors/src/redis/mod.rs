@@ -1,10 +1,20 @@
-//! The `redis` connector.
+//! The `redis` connector: a Redis Stream, read as a consumer group and written with XADD.
+//!
+//! How entries become messages and back: [`mapping`]. How a source keeps, takes over and gives back entries: see
+//! [`RedisSource`].
 
+mod claims;
 mod config;
+mod durability;
+mod in_flight;
+mod inlet;
+pub mod mapping;
+mod reply;
+mod server;
+mod settler;
 mod source;
 mod target;
 
-pub use config::SourceConfig;
-pub use config::TargetConfig;
+pub use config::{SourceConfig, Start, TargetConfig, Tls};
 pub use source::RedisSource;
 pub use target::RedisTarget;

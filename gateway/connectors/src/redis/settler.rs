@@ -1,0 +1,149 @@
+//! The settling half of a source.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisResult, Value, cmd};
+use sluicegate_engine::delivery::{Settled, Settlement};
+use sluicegate_engine::failure::Failure;
+use sluicegate_engine::source::Settler;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::in_flight::InFlight;
+use super::reply::{self, EntryId};
+use super::source::Membership;
+
+/// Most ids in one command, so that no command blocks the server for long.
+const MAX_IDS: usize = 1_000;
+
+/// Acknowledges what is done and gives back what is not.
+pub(super) struct RedisSettler {
+    group: Arc<Membership>,
+    in_flight: Arc<InFlight>,
+    connection: MultiplexedConnection,
+    /// Lives as long as the settler: while the gateway drains, the inlet is gone but entries are still in flight.
+    _touching: AbortOnDropHandle<()>,
+}
+
+impl RedisSettler {
+    pub(super) fn new(
+        group: Arc<Membership>,
+        in_flight: Arc<InFlight>,
+        connection: MultiplexedConnection,
+        touching: AbortOnDropHandle<()>,
+    ) -> Self {
+        Self { group, in_flight, connection, _touching: touching }
+    }
+
+    /// Entries pending for this consumer, at most [`MAX_IDS`].
+    async fn pending(&mut self) -> Result<Vec<EntryId>, Failure> {
+        const DOING: &str = "looking for this consumer's pending entries";
+        let mut pending = self.group.command("XPENDING");
+        pending.arg("-").arg("+").arg(MAX_IDS).arg(&self.group.consumer);
+        let answer =
+            pending.query_async(&mut self.connection).await.map_err(|error| self.group.failure(DOING, &error))?;
+        let pending = reply::pending(answer).ok_or_else(|| self.group.nonsense(DOING))?;
+        Ok(pending.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// `XCLAIM` as if nobody had touched the entries for `claim_after`: whoever looks next takes them.
+    fn give_back(&self, ids: &[EntryId]) -> Cmd {
+        let mut claim = self.group.command("XCLAIM");
+        claim.arg(&self.group.consumer).arg(0);
+        for id in ids {
+            claim.arg(id.to_string());
+        }
+        claim.arg("IDLE").arg(self.group.claim_after.as_millis() as u64).arg("JUSTID");
+        claim
+    }
+}
+
+#[async_trait]
+impl Settler for RedisSettler {
+    async fn settle(&mut self, batch: &[Settled]) -> Result<(), Failure> {
+        let (mut done, mut given_back) = (Vec::with_capacity(batch.len()), Vec::new());
+        for settled in batch {
+            match settled.outcome.settlement {
+                Settlement::Delivered | Settlement::Dropped | Settlement::DeadLettered => &mut done,
+                Settlement::Postponed { .. } | Settlement::Requeued => &mut given_back,
+            }
+            .push(EntryId::from(settled.token));
+        }
+        let mut pipeline = redis::pipe();
+        pipeline.ignore_errors();
+        for ids in done.chunks(MAX_IDS) {
+            let mut acknowledge = self.group.command("XACK");
+            for id in ids {
+                acknowledge.arg(id.to_string());
+            }
+            pipeline.add_command(acknowledge);
+        }
+        for ids in given_back.chunks(MAX_IDS) {
+            pipeline.add_command(self.give_back(ids));
+        }
+        const DOING: &str = "settling entries";
+        let answers: Vec<RedisResult<Value>> =
+            pipeline.query_async(&mut self.connection).await.map_err(|error| self.group.failure(DOING, &error))?;
+        for answer in answers {
+            match answer {
+                Ok(_) => {}
+                // The group was deleted, and the entries' being pending with it: nothing is left to settle.
+                Err(error) if error.code() == Some("NOGROUP") => {}
+                Err(error) => return Err(self.group.failure(DOING, &error)),
+            }
+        }
+        let any_given_back = !given_back.is_empty();
+        self.in_flight.end(done.into_iter().chain(given_back));
+        if any_given_back {
+            self.in_flight.note_given_back();
+        }
+        Ok(())
+    }
+
+    /// Gives back what is still pending (a read that was cut off by the stop may have left something) and leaves the
+    /// group, unless something was pending: it would be forgotten with the consumer.
+    async fn close(&mut self) -> Result<(), Failure> {
+        let pending = self.pending().await?;
+        let last = if !pending.is_empty() {
+            self.give_back(&pending)
+        } else if self.group.is_consumer_unique {
+            let mut leave = cmd("XGROUP");
+            leave.arg("DELCONSUMER").arg(&self.group.stream).arg(&self.group.group).arg(&self.group.consumer);
+            leave
+        } else {
+            return Ok(());
+        };
+        last.query_async::<Value>(&mut self.connection)
+            .await
+            .map(drop)
+            .map_err(|error| self.group.failure("leaving the consumer group", &error))
+    }
+}
+
+/// Resets the idle time of everything in flight three times per `claim_after`, so that no other gateway takes it over
+/// while this one lives. Ends never; its owner aborts it.
+pub(super) async fn touch_in_flight(
+    group: Arc<Membership>,
+    in_flight: Arc<InFlight>,
+    mut connection: MultiplexedConnection,
+) {
+    let mut interval = tokio::time::interval(group.claim_after / 3);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        for ids in in_flight.all().chunks(MAX_IDS) {
+            let mut claim = group.command("XCLAIM");
+            claim.arg(&group.consumer).arg(0);
+            for id in ids {
+                claim.arg(id.to_string());
+            }
+            // JUSTID leaves the delivery count alone.
+            if let Err(error) = claim.arg("JUSTID").query_async::<Value>(&mut connection).await {
+                // Whoever reads or settles meets the same and reconnects; meanwhile an entry may come twice.
+                tracing::debug!(stream = %group.stream, group = %group.group, "touching entries in flight: {error}");
+                break;
+            }
+        }
+    }
+}
