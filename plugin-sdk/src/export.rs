@@ -6,12 +6,24 @@ use crate::{Plugin, Reason};
 
 /// Makes a component of a [`Plugin`]: exports its life cycle and the roles named, which it must implement.
 ///
-/// ```ignore
-/// sluicegate_plugin::export!(RegionRouter: Router);
-/// sluicegate_plugin::export!(Jq: Filter + Transform + Router);
+/// ```
+/// # use sluicegate_plugin::{Failure, Filter, Message, Plugin, Reason, Transform, Verdict, Draft};
+/// # struct Both;
+/// # impl Plugin for Both {
+/// #     type Config = ();
+/// #     fn config_schema() -> String { String::new() }
+/// #     fn configure((): ()) -> Result<Self, Vec<Reason>> { Ok(Self) }
+/// # }
+/// # impl Filter for Both {
+/// #     fn filter(&self, _: &Message) -> Result<Verdict, Failure> { Ok(Verdict::Keep) }
+/// # }
+/// # impl Transform for Both {
+/// #     fn transform(&self, message: &Message) -> Result<Vec<Draft>, Failure> { Ok(vec![message.draft()]) }
+/// # }
+/// sluicegate_plugin::export!(Both: Filter + Transform);
 /// ```
 ///
-/// Natively it only checks that the traits are implemented.
+/// Once in a crate. Natively it only checks that the traits are implemented.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty: $first:ident $(+ $more:ident)*) => {
@@ -70,7 +82,9 @@ macro_rules! __export_role {
     };
     (Transform for $plugin:ty, $component:ident, $slot:ident) => {
         impl $crate::__private::transforming::Guest for $component {
-            fn transform(message: &$crate::Message) -> ::core::result::Result<::std::vec::Vec<$crate::Draft>, $crate::Failure> {
+            fn transform(
+                message: &$crate::Message,
+            ) -> ::core::result::Result<::std::vec::Vec<$crate::Draft>, $crate::Failure> {
                 $slot.with(|slot| $crate::Transform::transform(slot.get(), message))
             }
         }
@@ -78,7 +92,9 @@ macro_rules! __export_role {
     };
     (Router for $plugin:ty, $component:ident, $slot:ident) => {
         impl $crate::__private::routing::Guest for $component {
-            fn route(message: &$crate::Message) -> ::core::result::Result<::std::vec::Vec<$crate::Destination>, $crate::Failure> {
+            fn route(
+                message: &$crate::Message,
+            ) -> ::core::result::Result<::std::vec::Vec<$crate::Destination>, $crate::Failure> {
                 $slot.with(|slot| $crate::Router::route(slot.get(), message))
             }
         }

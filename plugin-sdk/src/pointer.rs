@@ -46,7 +46,9 @@ mod tests {
 
     #[test]
     fn names_are_unescaped_and_escaped() {
-        for (pointer, names) in [("", vec![]), ("/", vec![""]), ("/a/0", vec!["a", "0"]), ("/a~1b/~01", vec!["a/b", "~1"])] {
+        for (pointer, names) in
+            [("", vec![]), ("/", vec![""]), ("/a/0", vec!["a", "0"]), ("/a~1b/~01", vec!["a/b", "~1"])]
+        {
             assert_eq!(parse(pointer).expect(pointer), names);
             assert_eq!(join(&names), pointer);
         }

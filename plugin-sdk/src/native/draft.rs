@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn setting_a_header_replaces_all_its_values_in_place() {
-        let draft = MessageBuilder::new().header("a", "1").header("B", "2").header("c", "3").header("b", "4").build().draft();
+        let draft =
+            MessageBuilder::new().header("a", "1").header("B", "2").header("c", "3").header("b", "4").build().draft();
         draft.set_header("b", b"9");
         draft.set_header("d", b"5");
         draft.remove_header("C");

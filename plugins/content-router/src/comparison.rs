@@ -95,7 +95,10 @@ fn read(text: &str) -> Option<Value> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::Comparison::{self, Contains, EndsWith, Equals, Exists, Greater, GreaterOrEqual, Less, LessOrEqual, NotEquals, OneOf, StartsWith};
+    use super::Comparison::{
+        self, Contains, EndsWith, Equals, Exists, Greater, GreaterOrEqual, Less, LessOrEqual, NotEquals, OneOf,
+        StartsWith,
+    };
 
     fn holds(value: Value, comparison: &Comparison) -> bool {
         comparison.holds(Some(&value), false)
@@ -119,7 +122,9 @@ mod tests {
         assert!(holds(json!(5), &GreaterOrEqual(json!(5))) && holds(json!(5), &LessOrEqual(json!(5))));
         assert!(holds(json!("2026-11-20"), &Greater(json!("2026-02-01"))));
         for comparison in [Greater(json!(1)), Less(json!(1)), GreaterOrEqual(json!(1)), LessOrEqual(json!(1))] {
-            assert!(!holds(json!("x"), &comparison) && !holds(json!(null), &comparison) && !holds(json!([1]), &comparison));
+            assert!(
+                !holds(json!("x"), &comparison) && !holds(json!(null), &comparison) && !holds(json!([1]), &comparison)
+            );
         }
     }
 
@@ -137,7 +142,13 @@ mod tests {
     fn what_is_not_there_equals_nothing() {
         assert!(NotEquals(json!(null)).holds(None, false));
         assert!(Exists(false).holds(None, false) && !Exists(true).holds(None, false));
-        for comparison in [Equals(json!(null)), Less(json!(1)), StartsWith(String::new()), Contains(json!("")), OneOf(vec![json!(null)])] {
+        for comparison in [
+            Equals(json!(null)),
+            Less(json!(1)),
+            StartsWith(String::new()),
+            Contains(json!("")),
+            OneOf(vec![json!(null)]),
+        ] {
             assert!(!comparison.holds(None, false), "{comparison:?}");
         }
     }

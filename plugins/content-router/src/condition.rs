@@ -203,8 +203,11 @@ impl Condition {
             return None;
         }
         // Every one is built before any mistake ends it, so that all mistakes are seen.
-        let built: Vec<_> =
-            conditions.into_iter().enumerate().map(|(nth, config)| Self::build(config, &format!("{at}/{nth}"), mistakes)).collect();
+        let built: Vec<_> = conditions
+            .into_iter()
+            .enumerate()
+            .map(|(nth, config)| Self::build(config, &format!("{at}/{nth}"), mistakes))
+            .collect();
         built.into_iter().collect()
     }
 }

@@ -83,7 +83,8 @@ fn all_mistakes_are_named_at_once() {
         { "when": { "not": { "field": "kind", "exists": true }, "equals": 1 }, "to": ["a"] },
     ] });
     let Err(mistakes) = configured(config) else { panic!("accepted") };
-    let places: Vec<_> = mistakes.iter().filter_map(|reason| reason.text.split_once(": ")).map(|(place, _)| place).collect();
+    let places: Vec<_> =
+        mistakes.iter().filter_map(|reason| reason.text.split_once(": ")).map(|(place, _)| place).collect();
     assert_eq!(
         places,
         [

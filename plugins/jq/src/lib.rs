@@ -19,7 +19,9 @@ mod program;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sluicegate_plugin::{Destination, Draft, Failure, Filter, Message, Plugin, Reason, Router, Transform, Verdict, schema_of};
+use sluicegate_plugin::{
+    Destination, Draft, Failure, Filter, Message, Plugin, Reason, Router, Transform, Verdict, schema_of,
+};
 
 use program::Program;
 

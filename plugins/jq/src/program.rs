@@ -25,14 +25,12 @@ impl Program {
         let definitions = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
         let functions = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
 
-        let modules = Loader::new(definitions)
-            .load(&arena, File { code, path: () })
-            .map_err(|errors| errors.iter().flat_map(|(file, error)| unloadable(file.code, error)).collect::<Vec<_>>())?;
-        let filter = Compiler::default()
-            .with_funs(functions)
-            .with_global_vars([MESSAGE])
-            .compile(modules)
-            .map_err(|errors| errors.iter().flat_map(|(file, errors)| undefined(file.code, errors)).collect::<Vec<_>>())?;
+        let modules = Loader::new(definitions).load(&arena, File { code, path: () }).map_err(|errors| {
+            errors.iter().flat_map(|(file, error)| unloadable(file.code, error)).collect::<Vec<_>>()
+        })?;
+        let filter = Compiler::default().with_funs(functions).with_global_vars([MESSAGE]).compile(modules).map_err(
+            |errors| errors.iter().flat_map(|(file, errors)| undefined(file.code, errors)).collect::<Vec<_>>(),
+        )?;
         Ok(Self { filter, reads_message: code.contains(MESSAGE) })
     }
 
@@ -50,10 +48,13 @@ impl Program {
 fn failure(exception: Exn<'_, Val>) -> Failure {
     match exception.get_err() {
         // An error made of a string, as by `error("text")`, is that text; anything else in its JSON form.
-        Ok(error) => Failure::reject("jq_error", match error.into_val() {
-            Val::TStr(text) => String::from_utf8_lossy(&text).into_owned(),
-            other => other.to_string(),
-        }),
+        Ok(error) => Failure::reject(
+            "jq_error",
+            match error.into_val() {
+                Val::TStr(text) => String::from_utf8_lossy(&text).into_owned(),
+                other => other.to_string(),
+            },
+        ),
         Err(exception) => match exception.get_halt() {
             Ok(code) => Failure::reject("jq_halt", format!("the program halted with code {code}")),
             Err(_) => Failure::reject("jq_error", "the program broke out of a label it is not in"),

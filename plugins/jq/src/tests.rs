@@ -31,7 +31,8 @@ fn rejection(result: Result<Vec<String>, Failure>) -> (String, String) {
 
 #[test]
 fn a_filter_keeps_what_is_true_to_jq() {
-    let kept = |program: &str| jq(program).filter(&message(json!({ "a": [1, 5] }))).map(|verdict| verdict == Verdict::Keep);
+    let kept =
+        |program: &str| jq(program).filter(&message(json!({ "a": [1, 5] }))).map(|verdict| verdict == Verdict::Keep);
     for program in [".a[0] == 1", "0", "\"\"", "[]", ".a[] > 4", ".a[] < 2", "$message.headers.region == \"eu\""] {
         assert_eq!(kept(program), Ok(true), "{program}");
     }
@@ -52,7 +53,10 @@ fn a_drop_says_why() {
 
 #[test]
 fn each_output_becomes_a_message() {
-    assert_eq!(outputs(".a[] | {b: .}", json!({ "a": [1, 2] })), Ok(vec![r#"{"b":1}"#.to_owned(), r#"{"b":2}"#.to_owned()]));
+    assert_eq!(
+        outputs(".a[] | {b: .}", json!({ "a": [1, 2] })),
+        Ok(vec![r#"{"b":1}"#.to_owned(), r#"{"b":2}"#.to_owned()])
+    );
     assert_eq!(outputs("empty", json!({})), Ok(vec![]));
 }
 
@@ -100,7 +104,10 @@ fn the_message_is_a_variable() {
         .body("0")
         .build();
     let drafts = jq(program).transform(&given).expect("the variable is there");
-    assert_eq!(drafts[0].body_json(), json!(["m-1", "/test", "test", "o-1", 1_789_000_000_000_u64, null, 1, "eu", null]));
+    assert_eq!(
+        drafts[0].body_json(),
+        json!(["m-1", "/test", "test", "o-1", 1_789_000_000_000_u64, null, 1, "eu", null])
+    );
 }
 
 #[test]
@@ -155,10 +162,9 @@ fn the_schema_is_precise() {
 
 #[test]
 fn times_are_universal() {
-    assert_eq!(outputs("0 | todate, (gmtime | mktime), strflocaltime(\"%H %Z\")", json!({})), Ok(vec![
-        "\"1970-01-01T00:00:00Z\"".to_owned(),
-        "0".to_owned(),
-        "\"00 UTC\"".to_owned(),
-    ]));
+    assert_eq!(
+        outputs("0 | todate, (gmtime | mktime), strflocaltime(\"%H %Z\")", json!({})),
+        Ok(vec!["\"1970-01-01T00:00:00Z\"".to_owned(), "0".to_owned(), "\"00 UTC\"".to_owned(),])
+    );
     assert_eq!(outputs("\"2026-11-20T15:42:00Z\" | fromdate", json!({})), Ok(vec!["1795189320".to_owned()]));
 }

@@ -81,7 +81,11 @@ impl Plugin for Redact {
         let mut mistake = |text: String| mistakes.push(Reason::new("invalid_config", text));
 
         let mut body: Vec<(Place, Action)> = Vec::new();
-        let written = [("mask", Action::Mask, config.mask), ("hash", Action::Hash, config.hash), ("remove", Action::Remove, config.remove)];
+        let written = [
+            ("mask", Action::Mask, config.mask),
+            ("hash", Action::Hash, config.hash),
+            ("remove", Action::Remove, config.remove),
+        ];
         for (list, action, pointers) in written {
             for (at, pointer) in pointers.iter().enumerate() {
                 match Place::parse(pointer) {
@@ -89,7 +93,9 @@ impl Plugin for Redact {
                     Ok(place) => {
                         // One of the two would be lost, or would find what the other left.
                         if let Some((other, _)) = body.iter().find(|(other, _)| other.overlaps(&place)) {
-                            mistake(format!("/{list}/{at}: `{place}` and `{other}` can mean the same value, or one within the other"));
+                            mistake(format!(
+                                "/{list}/{at}: `{place}` and `{other}` can mean the same value, or one within the other"
+                            ));
                         }
                         body.push((place, action));
                     }
@@ -99,7 +105,9 @@ impl Plugin for Redact {
 
         let mut headers: Vec<(String, Action)> = Vec::new();
         let Headers { mask, hash, remove } = config.headers;
-        for (list, action, names) in [("mask", Action::Mask, mask), ("hash", Action::Hash, hash), ("remove", Action::Remove, remove)] {
+        for (list, action, names) in
+            [("mask", Action::Mask, mask), ("hash", Action::Hash, hash), ("remove", Action::Remove, remove)]
+        {
             for (at, name) in names.into_iter().enumerate() {
                 if headers.iter().any(|(other, _)| other.eq_ignore_ascii_case(&name)) {
                     mistake(format!("/headers/{list}/{at}: `{name}` is given twice"));
@@ -108,7 +116,10 @@ impl Plugin for Redact {
             }
         }
         if body.is_empty() && headers.is_empty() && mistakes.is_empty() {
-            mistakes.push(Reason::new("invalid_config", "config: nothing to redact: give `mask`, `hash`, `remove` or `headers`"));
+            mistakes.push(Reason::new(
+                "invalid_config",
+                "config: nothing to redact: give `mask`, `hash`, `remove` or `headers`",
+            ));
         }
         if !mistakes.is_empty() {
             return Err(mistakes);

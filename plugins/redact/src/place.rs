@@ -96,8 +96,9 @@ mod tests {
 
     #[test]
     fn finds_every_element_and_member() {
-        let message =
-            MessageBuilder::new().json(&json!({ "a": [{ "b": 1, "c/d": 2 }, { "b": null }, 3], "*": { "x": 1 } })).build();
+        let message = MessageBuilder::new()
+            .json(&json!({ "a": [{ "b": 1, "c/d": 2 }, { "b": null }, 3], "*": { "x": 1 } }))
+            .build();
         assert_eq!(place("/a/*/b").find(&message), ["/a/0/b", "/a/1/b"]);
         assert_eq!(place("/a/0/*").find(&message), ["/a/0/b", "/a/0/c~1d"]);
         assert_eq!(place("/*/x").find(&message), ["/*/x"]);

@@ -40,7 +40,10 @@ fn the_mask_and_the_salt_can_be_chosen() {
 fn wildcards_reach_every_element() {
     let items = json!({ "items": [{ "card": 1, "n": 1 }, { "n": 2 }, { "card": 3 }] });
     assert_eq!(body(json!({ "mask": ["/items/*/card"] }), items.clone())["items"][2], json!({ "card": "***" }));
-    assert_eq!(body(json!({ "remove": ["/items/*/card"] }), items.clone()), json!({ "items": [{ "n": 1 }, { "n": 2 }, {}] }));
+    assert_eq!(
+        body(json!({ "remove": ["/items/*/card"] }), items.clone()),
+        json!({ "items": [{ "n": 1 }, { "n": 2 }, {}] })
+    );
     assert_eq!(body(json!({ "remove": ["/items/*"] }), items), json!({ "items": [] }));
 }
 
@@ -54,7 +57,11 @@ fn removals_do_not_move_what_others_mean() {
 #[test]
 fn headers_are_treated_alike() {
     let config = json!({ "headers": { "mask": ["Authorization", "none"], "hash": ["user"], "remove": ["cookie"] } });
-    let message = MessageBuilder::new().header("authorization", "Bearer x").header("user", "abc").header("Cookie", "c").body("any");
+    let message = MessageBuilder::new()
+        .header("authorization", "Bearer x")
+        .header("user", "abc")
+        .header("Cookie", "c")
+        .body("any");
     let draft = redacted(config, message);
     assert_eq!(draft.header("authorization").as_deref(), Some("***"));
     assert!(draft.header("user").expect("kept").starts_with("ba7816bf"));
@@ -77,7 +84,8 @@ fn all_mistakes_are_named_at_once() {
         "mask": ["email", "/a/*", ""], "hash": ["/a/0/b"], "headers": { "mask": ["A"], "remove": ["a"] },
     });
     let Err(mistakes) = configured(config) else { panic!("accepted") };
-    let places: Vec<_> = mistakes.iter().filter_map(|reason| reason.text.split_once(": ")).map(|(place, _)| place).collect();
+    let places: Vec<_> =
+        mistakes.iter().filter_map(|reason| reason.text.split_once(": ")).map(|(place, _)| place).collect();
     assert_eq!(places, ["/mask/0", "/mask/2", "/hash/0", "/headers/remove/0"]);
     assert!(configured(json!({})).is_err(), "nothing to do is a mistake");
 }

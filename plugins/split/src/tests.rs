@@ -28,7 +28,10 @@ fn code(config: Value, body: &str) -> String {
 
 #[test]
 fn elements_become_bodies() {
-    assert_eq!(texts(json!({ "pointer": "/a" }), r#"{"a":[{"z":1,"b":2},3,"x"],"c":0}"#), [r#"{"z":1,"b":2}"#, "3", "\"x\""]);
+    assert_eq!(
+        texts(json!({ "pointer": "/a" }), r#"{"a":[{"z":1,"b":2},3,"x"],"c":0}"#),
+        [r#"{"z":1,"b":2}"#, "3", "\"x\""]
+    );
     assert_eq!(texts(json!({ "pointer": "" }), "[1,[2]]"), ["1", "[2]"]);
 }
 
@@ -48,7 +51,8 @@ fn parts_can_keep_the_rest_of_the_body() {
 fn headers_number_the_parts() {
     let config = json!({ "pointer": "", "index_header": "index", "count_header": "count" });
     let drafts = parts(config, MessageBuilder::new().header("region", "eu").body("[5,6]")).expect("split");
-    let headers: Vec<_> = drafts.iter().map(|draft| (draft.header("index"), draft.header("count"), draft.header("region"))).collect();
+    let headers: Vec<_> =
+        drafts.iter().map(|draft| (draft.header("index"), draft.header("count"), draft.header("region"))).collect();
     let expected = |index: &str| (Some(index.to_owned()), Some("2".to_owned()), Some("eu".to_owned()));
     assert_eq!(headers, [expected("0"), expected("1")]);
 }
@@ -77,7 +81,8 @@ fn too_many_parts_are_rejected() {
 fn all_mistakes_are_named_at_once() {
     let config = json!({ "pointer": "a", "max_parts": 0, "index_header": "n", "count_header": "N" });
     let Err(mistakes) = configured(config) else { panic!("accepted") };
-    let places: Vec<_> = mistakes.iter().filter_map(|reason| reason.text.split_once(": ")).map(|(place, _)| place).collect();
+    let places: Vec<_> =
+        mistakes.iter().filter_map(|reason| reason.text.split_once(": ")).map(|(place, _)| place).collect();
     assert_eq!(places, ["/pointer", "/max_parts", "/count_header"]);
     assert!(configured(json!({ "pointer": "", "into": "item" })).is_err());
 }

@@ -93,7 +93,8 @@ impl Plugin for TopicRouter {
 
     fn configure(config: Config) -> Result<Self, Vec<Reason>> {
         let mut mistakes = Vec::new();
-        let mut mistake = |place: String, text: String| mistakes.push(Reason::new("invalid_config", format!("{place}: {text}")));
+        let mut mistake =
+            |place: String, text: String| mistakes.push(Reason::new("invalid_config", format!("{place}: {text}")));
 
         let words = match (config.field, config.header) {
             (None | Some(Field::Kind), None) => Words::Kind,

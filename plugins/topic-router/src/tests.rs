@@ -56,7 +56,8 @@ fn all_mistakes_are_named_at_once() {
         "field": "kind", "header": "topic",
     });
     let Err(mistakes) = configured(config) else { panic!("accepted") };
-    let places: Vec<_> = mistakes.iter().filter_map(|reason| reason.text.split_once(": ")).map(|(place, _)| place).collect();
+    let places: Vec<_> =
+        mistakes.iter().filter_map(|reason| reason.text.split_once(": ")).map(|(place, _)| place).collect();
     assert_eq!(places, ["/header", "/patterns/0/pattern", "/patterns/1/to"]);
 }
 

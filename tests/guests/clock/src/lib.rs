@@ -17,7 +17,8 @@ impl Plugin for Clock {
     type Config = Config;
 
     fn config_schema() -> String {
-        r#"{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false}"#.to_owned()
+        r#"{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false}"#
+            .to_owned()
     }
 
     fn configure(Config {}: Config) -> Result<Self, Vec<Reason>> {

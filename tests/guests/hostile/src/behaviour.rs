@@ -50,7 +50,8 @@ pub struct Config {
 
 impl Config {
     pub fn destinations(&self) -> Vec<Destination> {
-        let destination = |name: &String| Destination { key: self.key.clone(), delay_ms: self.delay_ms, ..Destination::to(name) };
+        let destination =
+            |name: &String| Destination { key: self.key.clone(), delay_ms: self.delay_ms, ..Destination::to(name) };
         self.to.iter().map(destination).collect()
     }
 }

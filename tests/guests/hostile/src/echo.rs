@@ -7,7 +7,8 @@ use crate::behaviour::Config;
 
 pub fn describe(message: &Message, config: &Config) -> Value {
     let asked: Map<_, _> = config.headers.iter().map(|name| (name.clone(), message.header(name).into())).collect();
-    let values: Map<_, _> = config.pointers.iter().map(|pointer| (pointer.clone(), message.json(pointer).into())).collect();
+    let values: Map<_, _> =
+        config.pointers.iter().map(|pointer| (pointer.clone(), message.json(pointer).into())).collect();
     let headers: Vec<_> = message.headers().into_iter().map(|(name, value)| json!([name, hex(&value)])).collect();
     json!({
         "id": message.id(),

@@ -26,7 +26,10 @@ impl Plugin for Hostile {
     fn configure(config: Config) -> Result<Self, Vec<Reason>> {
         match config.behaviour {
             Behaviour::ConfigureFail => {
-                return Err(vec![Reason::new("first", "the first mistake"), Reason::new("second", "the second mistake")]);
+                return Err(vec![
+                    Reason::new("first", "the first mistake"),
+                    Reason::new("second", "the second mistake"),
+                ]);
             }
             Behaviour::ConfigurePanic => behaviour::recognisable_panic(),
             Behaviour::ConfigureLoop => behaviour::spin_forever(),
