@@ -34,7 +34,7 @@ pub struct SourceConfig {
     pub queue_options: QueueOptions,
     /// The exchange the queue is bound to. A name alone is not declared: `{ name: …, kind: topic }` is.
     #[serde(default)]
-    pub exchange: Option<ExchangeConfig>,
+    pub exchange: Option<Box<ExchangeConfig>>,
     /// Routing patterns that bring messages from the exchange to the queue. A binding taken out here stays on the broker.
     #[serde(default)]
     pub bindings: Vec<BindingConfig>,
@@ -65,7 +65,7 @@ pub struct SourceConfig {
     pub connection_timeout: Span,
     /// TLS settings, for `amqps://`.
     #[serde(default)]
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<Box<TlsConfig>>,
 }
 
 /// How a source counts attempts and parks messages that are to be tried again later.
@@ -94,7 +94,7 @@ pub struct TargetConfig {
     pub url: Secret,
     /// The exchange to publish to. A name alone is not declared: `{ name: …, kind: topic }` is.
     #[serde(default)]
-    pub exchange: Option<ExchangeConfig>,
+    pub exchange: Option<Box<ExchangeConfig>>,
     /// The queue to publish to, instead of an exchange.
     #[serde(default)]
     pub queue: Option<String>,
@@ -133,7 +133,7 @@ pub struct TargetConfig {
     pub connection_timeout: Span,
     /// TLS settings, for `amqps://`.
     #[serde(default)]
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<Box<TlsConfig>>,
 }
 
 /// Settings of dead letters kept in RabbitMQ: an exchange and a queue bound to it.
@@ -172,7 +172,7 @@ pub struct DeadLetterConfig {
     pub connection_timeout: Span,
     /// TLS settings, for `amqps://`.
     #[serde(default)]
-    pub tls: Option<TlsConfig>,
+    pub tls: Option<Box<TlsConfig>>,
 }
 
 fn yes() -> bool {

@@ -27,6 +27,7 @@ use super::endpoint::Endpoint;
 use super::mapping::{EXCHANGE, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Outgoing, Properties, ROUTING_KEY};
 use super::publisher::{Publication, Publisher, Rejection};
 use super::topology::{Topology, short};
+use crate::cloudevents::print_time;
 use crate::registry::BuildContext;
 
 /// Longest `x-error`.
@@ -49,7 +50,7 @@ impl RabbitmqDeadLetters {
     pub fn new(config: &DeadLetterConfig, source: Option<&SourceConfig>, context: &BuildContext) -> Self {
         let lent = if config.url.is_none() { source } else { None };
         let url = config.url.as_ref().or(lent.map(|source| &source.url));
-        let tls = config.tls.as_ref().or(lent.and_then(|source| source.tls.as_ref()));
+        let tls = config.tls.as_deref().or(lent.and_then(|source| source.tls.as_deref()));
         let endpoint = match url {
             Some(url) => Endpoint::new(
                 url,
@@ -133,9 +134,7 @@ impl RabbitmqDeadLetters {
         made.set("x-error", shortened(&letter.error, MAX_ERROR_BYTES))?;
         made.set(ORIGINAL_EXCHANGE, header(EXCHANGE))?;
         made.set(ORIGINAL_ROUTING_KEY, header(ROUTING_KEY))?;
-        let failed_at =
-            i64::try_from(letter.failed_at_ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-        made.set("x-failed-at", failed_at.unwrap_or(jiff::Timestamp::MAX).to_string())?;
+        made.set("x-failed-at", print_time(letter.failed_at_ms))?;
         let attempts = letter.attempts.iter().map(|attempt| attempt.number).fold(original.attempt, u32::max);
         made.set_number(&self.config.retry_header, i64::from(attempts.saturating_sub(1)))?;
         made.set("x-sluicegate-id", letter.id.as_str())?;

@@ -18,7 +18,7 @@ impl SourceConfig {
     /// All mistakes that show without I/O.
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
-        check_connection(&mut found, Some(&self.url), self.tls.as_ref(), self.heartbeat, self.connection_timeout);
+        check_connection(&mut found, Some(&self.url), self.tls.as_deref(), self.heartbeat, self.connection_timeout);
         check_name(&mut found, "/queue", &self.queue, MAX_QUEUE_NAME_BYTES);
         check_queue_options(&mut found, &self.queue_options, self.message_ttl);
         if let Some(exchange) = &self.exchange {
@@ -88,7 +88,7 @@ impl TargetConfig {
     /// All mistakes that show without I/O.
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Vec::new();
-        check_connection(&mut found, Some(&self.url), self.tls.as_ref(), self.heartbeat, self.connection_timeout);
+        check_connection(&mut found, Some(&self.url), self.tls.as_deref(), self.heartbeat, self.connection_timeout);
         match (&self.exchange, &self.queue) {
             (Some(exchange), None) => check_exchange(&mut found, exchange),
             (None, Some(queue)) => {
@@ -164,7 +164,7 @@ impl DeadLetterConfig {
             let text = "no url, and the pipeline's source is not RabbitMQ";
             found.push(problem("/url", text, "give the broker's url"));
         }
-        check_connection(&mut found, self.url.as_ref(), self.tls.as_ref(), self.heartbeat, self.connection_timeout);
+        check_connection(&mut found, self.url.as_ref(), self.tls.as_deref(), self.heartbeat, self.connection_timeout);
         check_exchange(&mut found, &self.exchange);
         check_name(&mut found, "/queue", self.queue_name(), 255);
         check_queue_options(&mut found, &self.queue_options, None);

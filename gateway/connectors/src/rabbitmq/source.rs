@@ -35,7 +35,7 @@ impl RabbitmqSource {
     pub fn new(config: &SourceConfig, context: &BuildContext) -> Self {
         let endpoint = Endpoint::new(
             &config.url,
-            config.tls.as_ref(),
+            config.tls.as_deref(),
             config.heartbeat,
             config.connection_timeout,
             &context.base_dir,
@@ -57,7 +57,7 @@ impl RabbitmqSource {
         let config = &self.config;
         let topology = Topology {
             declare: config.declare,
-            exchange: config.exchange.as_ref(),
+            exchange: config.exchange.as_deref(),
             queue: Some((&config.queue, &config.queue_options)),
             message_ttl: config.message_ttl,
             bindings: &config.effective_bindings(),

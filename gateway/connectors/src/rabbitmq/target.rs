@@ -30,7 +30,7 @@ impl RabbitmqTarget {
     pub fn new(config: &TargetConfig, context: &BuildContext) -> Self {
         let endpoint = Endpoint::new(
             &config.url,
-            config.tls.as_ref(),
+            config.tls.as_deref(),
             config.heartbeat,
             config.connection_timeout,
             &context.base_dir,
@@ -50,7 +50,7 @@ impl Target for RabbitmqTarget {
         let publisher = Publisher::open(&endpoint, config.mandatory, config.publish_timeout.0).await?;
         let topology = Topology {
             declare: config.declare,
-            exchange: config.exchange.as_ref(),
+            exchange: config.exchange.as_deref(),
             queue: config.queue.as_deref().map(|queue| (queue, &config.queue_options)),
             message_ttl: None,
             bindings: &[],
@@ -58,10 +58,10 @@ impl Target for RabbitmqTarget {
         let declared = topology.declare(publisher.connection(), &endpoint);
         endpoint.within_timeout("declaring", declared).await?;
         let declares_exchange = config.declare == Declare::Create
-            && config.exchange.as_ref().is_some_and(|exchange| exchange.properties.is_some());
+            && config.exchange.as_deref().is_some_and(|exchange| exchange.properties.is_some());
         Ok(Arc::new(RabbitmqOutlet {
             publisher,
-            exchange: config.exchange.as_ref().map(|exchange| exchange.name.clone()).unwrap_or_default(),
+            exchange: config.exchange.as_deref().map(|exchange| exchange.name.clone()).unwrap_or_default(),
             routing_key,
             outgoing: Outgoing {
                 persistent: config.persistent,

@@ -13,6 +13,7 @@ use super::{
     CONTENT_ENCODING, EXCHANGE, HOP, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, PRIORITY, REDELIVERED, REPLY_TO,
     ROUTING_KEY, TRACE_PARENT, TRACE_STATE, USER_ID, attribute, field,
 };
+use crate::cloudevents::parse_time;
 
 /// From here on a timestamp is one in milliseconds: the year 5138 in seconds, 1973 in milliseconds.
 const MILLISECONDS_FROM: u64 = 100_000_000_000;
@@ -49,6 +50,7 @@ struct Attributes {
     correlation_id: Option<String>,
     key: Option<Bytes>,
     expires_at_ms: Option<u64>,
+    deliver_at_ms: Option<u64>,
     trace_parent: Option<String>,
     trace_state: Option<String>,
     retries: Option<u32>,
@@ -91,7 +93,7 @@ impl Incoming {
             body,
             attempt: attributes.retries.map_or(1, |retries| retries.saturating_add(1)),
             expires_at_ms: attributes.expires_at_ms,
-            deliver_at_ms: None,
+            deliver_at_ms: attributes.deliver_at_ms,
             trace_parent: attributes.trace_parent,
             trace_state: attributes.trace_state,
             correlation_id: attributes.correlation_id,
@@ -111,7 +113,8 @@ impl Incoming {
     fn split_headers(&self, properties: &BasicProperties, parked: bool) -> (Attributes, Headers) {
         let mut attributes = Attributes::default();
         let mut headers = Headers::default();
-        for (name, value) in properties.headers().as_ref().map(|table| table.inner()).into_iter().flatten() {
+        let Some(table) = properties.headers() else { return (attributes, headers) };
+        for (name, value) in table {
             let name = name.as_str();
             if name == self.retry_header {
                 attributes.retries = field::whole_number(value).and_then(|count| u32::try_from(count).ok());
@@ -122,8 +125,12 @@ impl Incoming {
             } else if parked && name == ORIGINAL_ROUTING_KEY {
                 attributes.original_routing_key = field::string(value);
             } else if !attributes.take(name, value) {
+                let extension = attribute(name);
+                if extension.is_some_and(|extension| table.contains_key(extension) || HOP.contains(&extension)) {
+                    continue;
+                }
                 for value in field::values(value) {
-                    headers.append(name, value);
+                    headers.append(extension.unwrap_or(name), value);
                 }
             }
         }
@@ -152,6 +159,10 @@ impl Attributes {
             "time" => {
                 self.time_ms = time_ms(value);
                 return self.time_ms.is_some();
+            }
+            "deliverytime" => {
+                self.deliver_at_ms = time_ms(value);
+                return self.deliver_at_ms.is_some();
             }
             "expirytime" => {
                 self.expires_at_ms = time_ms(value);
@@ -204,7 +215,7 @@ fn take_envelope(attributes: &mut Attributes, body: &Body) {
     attributes.correlation_id = attributes.correlation_id.take().or_else(|| text("correlationId"));
     attributes.time_ms = attributes.time_ms.or_else(|| {
         let stamp = json.get("timestamp").or_else(|| json.get("time"))?;
-        stamp.as_u64().or_else(|| instant(stamp.as_str()?))
+        stamp.as_u64().or_else(|| parse_time(stamp.as_str()?).ok())
     });
 }
 
@@ -245,12 +256,6 @@ fn is_death(name: &str) -> bool {
 fn time_ms(value: &AMQPValue) -> Option<u64> {
     match value {
         AMQPValue::Timestamp(seconds) => seconds.checked_mul(1_000),
-        _ => instant(std::str::from_utf8(&field::string(value)?).ok()?),
+        _ => parse_time(std::str::from_utf8(&field::string(value)?).ok()?).ok(),
     }
-}
-
-/// Milliseconds since the Unix epoch of an RFC 3339 time.
-fn instant(text: &str) -> Option<u64> {
-    let instant: jiff::Timestamp = text.parse().ok()?;
-    u64::try_from(instant.as_millisecond()).ok()
 }

@@ -11,15 +11,16 @@
 //! | subject | header `cloudEvents:subject`, `subject` of the envelope | header `cloudEvents:subject` |
 //! | key | header `cloudEvents:partitionkey` | header `cloudEvents:partitionkey` |
 //! | expiry | header `cloudEvents:expirytime`, property `expiration` (milliseconds from now) | both |
+//! | deliver-at | header `cloudEvents:deliverytime` | header `cloudEvents:deliverytime` |
 //! | trace | headers `traceparent`, `tracestate` | the same |
 //! | attempt | the retry header (`x-retry-count`) and one | the retry header, when parked for a retry only |
 //! | headers | all other headers | headers |
 //! | body | body, byte for byte | body, byte for byte |
 //!
 //! * The prefix of CloudEvents headers is read as `cloudEvents:` or `cloudEvents_` (CloudEvents AMQP binding, section 3.1.3);
-//!   other attributes than those above are ordinary headers. A property of more than 255 bytes is written as the
-//!   `cloudEvents:` header of the same row. `cloudEvents:specversion` is read and dropped, and written with all other
-//!   attributes where the target is set to `cloud_events: true`.
+//!   an extension attribute becomes the header of its name. A property of more than 255 bytes is written as the
+//!   `cloudEvents:` header of the same row. `cloudEvents:specversion` is read and dropped. A target set to
+//!   `cloud_events: true` writes all [attributes](crate::cloudevents) as `cloudEvents:` headers besides.
 //! * The *envelope* is a body that is a JSON object with the strings `id` and `type` (requirement A2, or a structured
 //!   CloudEvent). It is looked at only where `message_id` or `type` is missing, and stays in the body untouched.
 //! * A message without any id gets one made of its content, so that a redelivery has the same; two messages without id,

@@ -9,6 +9,7 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable, LongString, ShortString};
 use sluicegate_engine::message::Message;
 
 use super::{CONTENT_ENCODING, HOP, PRIORITY, REPLY_TO, TRACE_PARENT, TRACE_STATE};
+use crate::cloudevents::{HEADER_LIST, attributes, print_time};
 
 /// What a content header frame holds besides properties: frame header and end, class, weight, body size, flags.
 const FRAME_OVERHEAD_BYTES: usize = 8 + 14 + 4;
@@ -49,13 +50,16 @@ impl Outgoing {
                 made.append(name, value)?;
             }
         }
-        made.identify(message, self.cloud_events)?;
-        made.time(message, self.cloud_events)?;
+        made.identify(message)?;
+        made.time(message)?;
         if let Some(subject) = &message.subject {
             made.set("cloudEvents:subject", subject.as_str())?;
         }
         if let Some(key) = &message.key {
             made.set("cloudEvents:partitionkey", key.to_vec())?;
+        }
+        if let Some(at_ms) = message.deliver_at_ms {
+            made.set("cloudEvents:deliverytime", print_time(at_ms))?;
         }
         if let Some(parent) = &message.trace_parent {
             made.set(TRACE_PARENT, parent.as_str())?;
@@ -63,13 +67,21 @@ impl Outgoing {
         if let Some(state) = &message.trace_state {
             made.set(TRACE_STATE, state.as_str())?;
         }
+        if self.cloud_events {
+            for (attribute, text) in attributes(message) {
+                // Header values and keys may be any bytes here.
+                if ![HEADER_LIST, "partitionkeybase64"].contains(&attribute) && !HOP.contains(&attribute) {
+                    made.set(&format!("cloudEvents:{attribute}"), &*text)?;
+                }
+            }
+        }
         self.expire(&mut made, message)?;
         Ok(made)
     }
 
     fn expire(&self, made: &mut Properties, message: &Message) -> Result<(), String> {
         if let Some(at_ms) = message.expires_at_ms {
-            made.set("cloudEvents:expirytime", rfc3339(at_ms))?;
+            made.set("cloudEvents:expirytime", print_time(at_ms))?;
         }
         if !self.expires {
             return Ok(());
@@ -136,7 +148,7 @@ impl Properties {
     }
 
     /// Id, kind, source, content type, correlation id: as property if short enough, otherwise as CloudEvents header.
-    fn identify(&mut self, message: &Message, cloud_events: bool) -> Result<(), String> {
+    fn identify(&mut self, message: &Message) -> Result<(), String> {
         type Setter = fn(BasicProperties, ShortString) -> BasicProperties;
         let rows: [(&str, Option<&str>, Setter); 5] = [
             ("cloudEvents:id", Some(&message.id), BasicProperties::with_message_id),
@@ -147,22 +159,19 @@ impl Properties {
         ];
         for (attribute, text, setter) in rows {
             let Some(text) = text.filter(|text| !text.is_empty()) else { continue };
-            if !self.with(setter, text) || cloud_events {
+            if !self.with(setter, text) {
                 self.set(attribute, text)?;
             }
-        }
-        if cloud_events {
-            self.set("cloudEvents:specversion", "1.0")?;
         }
         Ok(())
     }
 
-    fn time(&mut self, message: &Message, cloud_events: bool) -> Result<(), String> {
+    fn time(&mut self, message: &Message) -> Result<(), String> {
         let properties = std::mem::take(&mut self.properties);
         self.properties = properties.with_timestamp(message.time_ms / 1_000);
         self.size_bytes += 8;
-        if cloud_events || !message.time_ms.is_multiple_of(1_000) {
-            self.set("cloudEvents:time", rfc3339(message.time_ms))?;
+        if !message.time_ms.is_multiple_of(1_000) {
+            self.set("cloudEvents:time", print_time(message.time_ms))?;
         }
         Ok(())
     }
@@ -216,9 +225,4 @@ fn header_name(name: &str) -> Result<ShortString, String> {
         let start: String = name.chars().take(32).collect();
         format!("the name of header `{start}…` has {} bytes, AMQP allows 255: rename it", name.len())
     })
-}
-
-fn rfc3339(at_ms: u64) -> String {
-    let millis = i64::try_from(at_ms).unwrap_or(i64::MAX);
-    jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX).to_string()
 }
