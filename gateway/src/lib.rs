@@ -1,5 +1,13 @@
 //! The Sluicegate gateway: configuration, commands, and the wiring of engine, connectors, plugins and stores.
+//!
+//! [`config`] reads what the operator wrote, [`workshop`] makes parts of it, [`gateway`] runs them.
 
+pub mod bundled;
 pub mod command;
 pub mod config;
+pub mod dead_letters;
+pub mod gateway;
+pub mod server;
+pub mod telemetry;
 pub mod validation;
+pub mod workshop;

@@ -1,1 +1,82 @@
-fn main() {}
+//! The `sluicegate` command.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sluicegate::command::dlq::{self, DlqCommand};
+use sluicegate::command::run::{self, Ended, RunArgs};
+use sluicegate::telemetry::{self, LogFormat};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A message gateway whose filters, transforms and routers are WebAssembly components.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    /// How log lines on standard error look.
+    #[arg(long, global = true, value_enum, default_value_t, env = "SLUICEGATE_LOG_FORMAT")]
+    log_format: LogFormat,
+    /// What is logged: a level, or a list as in info,sluicegate_engine=debug.
+    #[arg(long, global = true, value_name = "FILTER", env = "SLUICEGATE_LOG")]
+    log: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(RunArgs),
+    /// Read dead letters.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+}
+
+/// The configuration has mistakes.
+const MISCONFIGURED: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
+            |runtime| {
+                let outcome = runtime.block_on(execute(cli));
+                // A blocked read of standard input must not keep the process alive.
+                runtime.shutdown_background();
+                outcome
+            },
+        );
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
+    let quiet = !matches!(cli.command, Command::Run(_));
+    let filter = cli.log.unwrap_or_else(|| if quiet { "warn".to_owned() } else { "info".to_owned() });
+    telemetry::log(cli.log_format, &filter)?;
+    let mut out = std::io::stdout();
+    match cli.command {
+        Command::Run(args) => {
+            let metrics = telemetry::metrics()?;
+            let upkeep = tokio::spawn(telemetry::upkeep(metrics.clone()));
+            let ended = run::run(args, Some(metrics)).await;
+            upkeep.abort();
+            Ok(match ended? {
+                Ended::Drained | Ended::GaveBack => ExitCode::SUCCESS,
+                Ended::Misconfigured => ExitCode::from(MISCONFIGURED),
+            })
+        }
+        Command::Dlq(command) => {
+            let data_dir = command.store().find_data_dir()?;
+            dlq::run(&command, &data_dir, &mut out).await?;
+            out.flush()?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

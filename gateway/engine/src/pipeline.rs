@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::dead_letter::DeadLetters;
 use crate::delivery::{Outcome, Settlement};
@@ -430,12 +430,6 @@ impl Pipeline {
             Ok(()) => Outcome { delivered_to: vec![Arc::clone(&target.name)], ..Outcome::default() },
             Err(end) => end,
         }
-    }
-
-    /// Logs that the pipeline was put together, for people who read the log of a start.
-    pub fn announce(&self) {
-        let targets: Vec<&str> = self.targets.iter().map(|target| &*target.name).collect();
-        info!(pipeline = %self.name, steps = self.steps.len(), targets = targets.join(","), "pipeline starts");
     }
 }
 

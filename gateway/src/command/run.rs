@@ -1,0 +1,193 @@
+//! `sluicegate run`: the gateway until a signal ends it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tracing::{error, info, warn};
+
+use crate::config::{self, ComponentConfig, Config, Diagnostics, Loaded, Process};
+use crate::gateway::Gateway;
+
+/// Runs the pipelines of a configuration.
+///
+/// SIGTERM and SIGINT stop it after what is in flight has been finished, a second one at once. SIGHUP reads the
+/// configuration again.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct RunArgs {
+    /// Configuration files, or folders of them.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Read the configuration again whenever one of its files changes.
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything in flight was finished.
+    Drained,
+    /// Some messages were given back to their sources.
+    GaveBack,
+    /// The configuration has mistakes, which were printed.
+    Misconfigured,
+}
+
+/// Files that change together, as editors and deployments write them, are read once.
+const SETTLE_TIME: Duration = Duration::from_millis(200);
+
+/// Runs the gateway until a signal, or until every source has come to its end.
+///
+/// # Errors
+/// The gateway cannot start; nothing was read then.
+pub async fn run(args: RunArgs, metrics: Option<PrometheusHandle>) -> anyhow::Result<Ended> {
+    let config = match load(args.files.clone()).await? {
+        Ok(loaded) => loaded.config,
+        Err(diagnostics) => {
+            eprint!("{diagnostics}");
+            return Ok(Ended::Misconfigured);
+        }
+    };
+    let mut signals = Signals::new()?;
+    let (changes, mut changed) = mpsc::channel(1);
+    let mut watching = if args.watch { Some(watch(&args.files, &config, changes.clone())?) } else { None };
+    let mut gateway = Gateway::start(config, metrics).await?;
+    loop {
+        let why = tokio::select! {
+            () = gateway.finished() => {
+                info!("every source has come to its end");
+                break;
+            }
+            asked = signals.next() => match asked {
+                Asked::ToStop => break,
+                Asked::ToReload => "SIGHUP",
+            },
+            Some(()) = changed.recv() => {
+                // More changes within this time belong to this one.
+                while timeout(SETTLE_TIME, changed.recv()).await.is_ok() {}
+                "a file changed"
+            }
+        };
+        reload(&mut gateway, &args.files, why).await;
+        if args.watch {
+            // What is watched follows what is named.
+            watching = Some(watch(&args.files, gateway.config(), changes.clone())?);
+        }
+    }
+    drop(watching);
+    let stopping = gateway.stop();
+    tokio::pin!(stopping);
+    loop {
+        tokio::select! {
+            given_back = &mut stopping => return Ok(if given_back == 0 { Ended::Drained } else { Ended::GaveBack }),
+            asked = signals.next() => if asked == Asked::ToStop {
+                warn!("asked to stop again: not waiting for messages in flight; their sources deliver them again");
+                return Ok(Ended::GaveBack);
+            }
+        }
+    }
+}
+
+async fn reload(gateway: &mut Gateway, files: &[PathBuf], why: &str) {
+    info!(why, "reading the configuration again");
+    let config = match load(files.to_vec()).await {
+        Ok(Ok(loaded)) => loaded.config,
+        Ok(Err(diagnostics)) => {
+            error!("the new configuration has mistakes; the old one stays in force\n{diagnostics}");
+            return;
+        }
+        Err(error) => {
+            error!(error = format!("{error:#}"), "the new configuration cannot be read; the old one stays in force");
+            return;
+        }
+    };
+    if config.version == gateway.config().version {
+        info!("nothing in the configuration has changed");
+        return;
+    }
+    if let Err(error) = gateway.reload(config).await {
+        error!(error = format!("{error:#}"), "the new configuration cannot be built; the old one stays in force");
+    }
+}
+
+/// Reads files, so not on a runtime worker.
+async fn load(files: Vec<PathBuf>) -> anyhow::Result<Result<Loaded, Diagnostics>> {
+    tokio::task::spawn_blocking(move || config::load(&files, &Process))
+        .await
+        .context("reading the configuration failed")
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    ToStop,
+    ToReload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let on = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hangup: on(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the next signal. Cancel safe.
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::ToStop,
+            _ = self.interrupt.recv() => Asked::ToStop,
+            _ = self.hangup.recv() => Asked::ToReload,
+        }
+    }
+}
+
+/// Watches the folders of all files the configuration is made of; folders, since editors replace files.
+fn watch(files: &[PathBuf], config: &Config, changes: mpsc::Sender<()>) -> anyhow::Result<RecommendedWatcher> {
+    let named = named_files(files, config);
+    let folders: BTreeSet<PathBuf> = named.iter().filter_map(|file| file.parent()).map(Path::to_path_buf).collect();
+    let is_named = move |path: &PathBuf| named.contains(path) || named.iter().any(|file| path.starts_with(file));
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
+        Ok(event) if !event.kind.is_access() && event.paths.iter().any(&is_named) => {
+            // A full channel holds a change that has not been seen yet: this one is seen with it.
+            if let Err(mpsc::error::TrySendError::Closed(())) = changes.try_send(()) {
+                tracing::debug!("a file changed while the gateway stops");
+            }
+        }
+        Ok(_) => {}
+        Err(error) => warn!(%error, "watching the configuration's files failed"),
+    })?;
+    for folder in &folders {
+        watcher
+            .watch(folder, RecursiveMode::NonRecursive)
+            .with_context(|| format!("cannot watch {} for changes", folder.display()))?;
+    }
+    Ok(watcher)
+}
+
+fn named_files(files: &[PathBuf], config: &Config) -> BTreeSet<PathBuf> {
+    let absolute = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    let schemas = config.schemas.iter().filter_map(|schema| schema.file.as_ref());
+    let plugins = config.plugins.iter().filter_map(|plugin| match &plugin.component {
+        ComponentConfig::File { path, .. } => Some(path),
+        ComponentConfig::Builtin(_) => None,
+    });
+    // A folder of configuration files stands for what is in it: watched as a folder, below.
+    let folders = files.iter().filter(|file| file.is_dir()).map(|folder| absolute(folder).join("."));
+    files.iter().chain(schemas).chain(plugins).map(absolute).chain(folders).collect()
+}

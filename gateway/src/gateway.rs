@@ -1,0 +1,276 @@
+//! A running gateway: its pipelines, its server, and how they change and stop.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sluicegate_connectors::http::{Ingress, ServerLimits, serve};
+use sluicegate_connectors::registry::SourceConfig;
+use sluicegate_engine::link::Link;
+use sluicegate_engine::pipeline::{Assembly, Ended, Order};
+use sluicegate_plugin_host::{HostConfig, PluginHost};
+use sluicegate_store::Store;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::config::{Config, PipelineConfig, ServerConfig};
+use crate::server::{self, Snapshot, View};
+use crate::workshop::Workshop;
+
+/// See the module.
+pub struct Gateway {
+    workshop: Workshop,
+    config: Config,
+    running: Vec<Running>,
+    /// Pipelines that were replaced or removed and still drain.
+    retiring: JoinSet<()>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    server: JoinHandle<()>,
+    stop_server: CancellationToken,
+}
+
+/// A pipeline that runs.
+struct Running {
+    config: PipelineConfig,
+    links: Vec<Link>,
+    stop: CancellationToken,
+    /// Cancelled when the task has ended, however it ended.
+    done: CancellationToken,
+    task: JoinHandle<Ended>,
+}
+
+/// What a reload changed: names of pipelines.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// New ones.
+    pub added: Vec<String>,
+    /// Replaced ones.
+    pub replaced: Vec<String>,
+    /// Gone ones.
+    pub removed: Vec<String>,
+    /// Those that went on as they were.
+    pub unchanged: usize,
+}
+
+impl Gateway {
+    /// Builds everything, listens, and only then starts the pipelines.
+    ///
+    /// # Errors
+    /// The data folder, a plugin or the listening address cannot be used; nothing was started then.
+    pub async fn start(config: Config, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
+        let data_dir = &config.data_dir;
+        let store =
+            Store::open(data_dir).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
+        let host = PluginHost::new(HostConfig { cache_dir: Some(data_dir.join("compiled")), ..HostConfig::default() })?;
+        let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
+        let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
+        let assemblies = workshop.build(&config, &pipelines).await?;
+
+        let listen = config.server.listen;
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("cannot listen on {listen}; is another gateway running? `server.listen` changes the address")
+        })?;
+        let address = listener.local_addr().unwrap_or(listen);
+        let (snapshot, seen) = watch::channel(Arc::default());
+        let app = server::router(View { running: seen, metrics }, &workshop.ingress);
+        let stop_server = CancellationToken::new();
+        let served = serve(listener, app, limits(&config.server), stop_server.clone().cancelled_owned());
+        let server = tokio::spawn(async move {
+            if let Err(error) = served.await {
+                error!(%error, "the HTTP server ended");
+            }
+        });
+
+        let drain_limit = config.server.drain_timeout;
+        let running = config
+            .pipelines
+            .iter()
+            .cloned()
+            .zip(assemblies)
+            .map(|(pipeline, assembly)| Running::start(pipeline, assembly, drain_limit))
+            .collect();
+        let gateway = Self { workshop, config, running, retiring: JoinSet::new(), snapshot, server, stop_server };
+        gateway.publish(false);
+        info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
+        Ok(gateway)
+    }
+
+    /// Takes over a new configuration: builds all that is new first, then swaps pipeline by pipeline. What has not
+    /// changed is not touched; what was replaced drains beside its successor, unless both would use the same file or
+    /// the pipeline promises an order: then the successor starts once the predecessor has drained.
+    ///
+    /// # Errors
+    /// Something new cannot be built, or a setting changed that only a restart can change; nothing has changed then.
+    pub async fn reload(&mut self, config: Config) -> anyhow::Result<Changes> {
+        if config.data_dir != self.config.data_dir {
+            anyhow::bail!(
+                "data_dir changed from {} to {}; restart the gateway for that",
+                self.config.data_dir.display(),
+                config.data_dir.display()
+            );
+        }
+        if config.server != self.config.server {
+            anyhow::bail!("`server` changed; restart the gateway for that");
+        }
+        let is_running = |pipeline: &&PipelineConfig| {
+            self.running
+                .iter()
+                .any(|r| r.config.name == pipeline.name && r.config.fingerprint() == pipeline.fingerprint())
+        };
+        let (unchanged, changed): (Vec<_>, Vec<_>) = config.pipelines.iter().partition(is_running);
+        let assemblies = self.workshop.build(&config, &changed).await?;
+
+        let mut changes = Changes { unchanged: unchanged.len(), ..Changes::default() };
+        let kept: HashSet<&str> = config.pipelines.iter().map(|pipeline| &*pipeline.name).collect();
+        for gone in self.running.extract_if(.., |running| !kept.contains(&*running.config.name)) {
+            changes.removed.push(gone.config.name.to_string());
+            gone.retire(&mut self.retiring);
+        }
+        let drain_limit = config.server.drain_timeout;
+        for (pipeline, assembly) in changed.into_iter().cloned().zip(assemblies) {
+            let name = pipeline.name.to_string();
+            match self.running.iter().position(|running| running.config.name == pipeline.name) {
+                None => {
+                    changes.added.push(name);
+                    self.running.push(Running::start(pipeline, assembly, drain_limit));
+                }
+                Some(at) => {
+                    changes.replaced.push(name);
+                    let predecessor = self.running.swap_remove(at);
+                    self.running.push(predecessor.replace(pipeline, assembly, drain_limit, &mut self.retiring).await);
+                }
+            }
+        }
+        self.config = config;
+        self.publish(false);
+        info!(config_version = %self.config.version, added = changes.added.join(","), replaced = changes.replaced.join(","),
+            removed = changes.removed.join(","), unchanged = changes.unchanged, "configuration reloaded");
+        Ok(changes)
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Waits until every pipeline has come to the end of its input; never, while one of them has a source without end.
+    /// Cancel safe.
+    pub async fn finished(&self) {
+        for running in &self.running {
+            running.done.cancelled().await;
+        }
+    }
+
+    /// Stops reading, drains within the drain limit, gives back what is left, closes. Returns how many messages were
+    /// given back.
+    pub async fn stop(mut self) -> usize {
+        info!(drain_limit = ?self.config.server.drain_timeout, "stopping: no more messages are read, those in flight are finished");
+        self.publish(true);
+        for running in &self.running {
+            running.stop.cancel();
+        }
+        let mut abandoned = 0;
+        for running in self.running.drain(..) {
+            abandoned += running.ended().await;
+        }
+        while self.retiring.join_next().await.is_some() {}
+        // Only now: requests that wait for their outcome have it.
+        self.stop_server.cancel();
+        if let Err(error) = (&mut self.server).await {
+            error!(%error, "the HTTP server's task failed");
+        }
+        self.workshop.store.close().await;
+        info!(given_back = abandoned, "stopped");
+        abandoned
+    }
+
+    fn publish(&self, stopping: bool) {
+        let links = self.running.iter().flat_map(|running| running.links.iter().cloned()).collect();
+        let config_version = self.config.version.to_string();
+        self.snapshot.send_replace(Arc::new(Snapshot { config_version, links, stopping }));
+    }
+}
+
+impl Running {
+    fn start(config: PipelineConfig, assembly: Assembly, drain_limit: Duration) -> Self {
+        let (links, stop) = (assembly.links(), CancellationToken::new());
+        let targets: Vec<&str> = config.targets.iter().map(|(name, _)| &**name).collect();
+        let steps: Vec<String> =
+            config.steps.iter().map(|step| format!("{} {}", step.kind(), step.subject())).collect();
+        info!(pipeline = %config.name, source = config.source.system(), steps = steps.join(" -> "), targets = targets.join(","), "pipeline starts");
+        let done = CancellationToken::new();
+        let ended = done.clone().drop_guard();
+        let run = assembly.run(stop.clone(), drain_limit);
+        let task = tokio::spawn(async move {
+            let _ended = ended;
+            run.await
+        });
+        Self { config, links, stop, done, task }
+    }
+
+    /// Starts the successor, before or after this one has drained.
+    async fn replace(
+        self,
+        config: PipelineConfig,
+        assembly: Assembly,
+        drain_limit: Duration,
+        retiring: &mut JoinSet<()>,
+    ) -> Self {
+        if self.must_end_before_its_successor() || config.order != Order::None {
+            self.stop.cancel();
+            self.ended().await;
+            return Self::start(config, assembly, drain_limit);
+        }
+        let successor = Self::start(config, assembly, drain_limit);
+        self.retire(retiring);
+        successor
+    }
+
+    /// Two readers of one file would each keep its checkpoint; two pipelines would mix up the order of a key.
+    fn must_end_before_its_successor(&self) -> bool {
+        let reads_alone = match self.config.source {
+            SourceConfig::File(_) | SourceConfig::Stdio(_) | SourceConfig::Generate(_) => true,
+            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) => false,
+        };
+        reads_alone || self.config.order != Order::None
+    }
+
+    fn retire(self, retiring: &mut JoinSet<()>) {
+        self.stop.cancel();
+        retiring.spawn(async move {
+            self.ended().await;
+        });
+    }
+
+    async fn ended(self) -> usize {
+        let name = self.config.name;
+        match self.task.await {
+            Ok(Ended { abandoned: 0 }) => {
+                info!(pipeline = %name, "pipeline ended");
+                0
+            }
+            Ok(Ended { abandoned }) => {
+                warn!(pipeline = %name, given_back = abandoned, "pipeline ended at its drain limit");
+                abandoned
+            }
+            Err(error) => {
+                error!(pipeline = %name, %error, "the pipeline's task failed; its source delivers again what was in flight");
+                0
+            }
+        }
+    }
+}
+
+fn limits(config: &ServerConfig) -> ServerLimits {
+    ServerLimits {
+        max_connections: config.max_connections,
+        header_read: config.header_read_timeout,
+        body_read: config.body_read_timeout,
+        ..ServerLimits::default()
+    }
+}
