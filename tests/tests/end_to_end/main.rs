@@ -1,0 +1,8 @@
+//! The gateway as its users meet it: faults of everything around it, bad input, reload, and the examples.
+
+mod bad_input;
+mod clients;
+mod credentials;
+mod faults;
+mod raw_client;
+mod reload;
