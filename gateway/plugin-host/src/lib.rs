@@ -1,1 +1,51 @@
-//! plugin-host
+//! The plugin host: compiles and runs the gateway's filters, transforms and routers, which are WebAssembly components made
+//! by people the gateway does not trust. The only user of wasmtime.
+//!
+//! [`PluginHost::load`] takes a component, [`Plugin::configure`] gives it a configuration, and a [`ConfiguredPlugin`] is a
+//! step of a pipeline. The contract with guests is `wit/plugin.wit`.
+//!
+//! **Architecture Invariant:** a guest can fail its own message and nothing else. Its time, memory, output, handles and
+//! log lines are bounded ([`Limits`]); whatever it hands to the host is cut, counted or refused before it is kept; an
+//! instance that failed is never used again.
+//!
+//! **Architecture Invariant:** nothing a guest sees comes from outside its message and its configuration, so the same
+//! message has the same outcome: see `replay.rs`.
+//!
+//! **Architecture Invariant:** nothing is compiled, and no file is read, on a worker of the runtime.
+//!
+//! Reading order: `host.rs`, `plugin.rs`, `configured.rs`, `instance.rs`, `role.rs`; then what guests can call:
+//! `message.rs`, `draft.rs`, `log.rs`, `wasi.rs`.
+
+mod bindings;
+mod cache;
+mod component;
+mod configured;
+mod draft;
+mod engine;
+mod error;
+mod failure;
+mod host;
+mod instance;
+mod limits;
+mod log;
+mod measure;
+mod message;
+mod meter;
+mod plugin;
+mod pointer;
+mod replay;
+mod role;
+mod slots;
+mod snapshot;
+mod state;
+mod text;
+mod wasi;
+
+pub use component::Role;
+pub use configured::{ConfiguredPlugin, Isolation, IsolationInForce, Settings};
+pub use error::{ConfigureError, HostError, LoadError};
+pub use host::{HostConfig, PluginHost};
+pub use limits::{BATCH_CALLS, Limits, MAX_DESTINATIONS, MAX_DRAFTS, MAX_HEADERS};
+pub use measure::{Measurement, Outcome};
+pub use plugin::Plugin;
+pub use state::SLICE;
