@@ -9,5 +9,6 @@ pub mod dead_letters;
 pub mod gateway;
 pub mod server;
 pub mod telemetry;
+pub mod trial;
 pub mod validation;
 pub mod workshop;

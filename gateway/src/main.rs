@@ -5,7 +5,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sluicegate::command::dlq::{self, DlqCommand};
+use sluicegate::command::inspection::{self, CheckArgs, GraphArgs, TestArgs};
+use sluicegate::command::plugin::{self, PluginCommand};
 use sluicegate::command::run::{self, Ended, RunArgs};
+use sluicegate::command::schema;
 use sluicegate::telemetry::{self, LogFormat};
 
 #[global_allocator]
@@ -28,6 +31,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(RunArgs),
+    Check(CheckArgs),
+    Test(TestArgs),
+    Graph(GraphArgs),
+    /// Print the JSON Schema of the configuration file.
+    Schema,
+    /// Make, build, inspect and try plugins.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// Read dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
@@ -72,6 +83,11 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
                 Ended::Misconfigured => ExitCode::from(MISCONFIGURED),
             })
         }
+        Command::Check(args) => inspection::check(args, &mut out).await.map(ExitCode::from),
+        Command::Test(args) => inspection::test(args, &mut out).await.map(ExitCode::from),
+        Command::Graph(args) => inspection::graph(args, &mut out).await.map(ExitCode::from),
+        Command::Schema => Ok(schema::schema(&mut out)?.into()),
+        Command::Plugin(command) => plugin::run(&command, &mut out).await.map(ExitCode::from),
         Command::Dlq(command) => {
             let data_dir = command.store().find_data_dir()?;
             dlq::run(&command, &data_dir, &mut out).await?;
