@@ -19,6 +19,9 @@ pub const MAX_ERRORS: usize = 100;
 /// Longest text of one violation, in characters.
 pub const MAX_ERROR_CHARS: usize = 500;
 
+/// Longest pointer of one violation, in characters; a longer one is cut.
+pub const MAX_POINTER_CHARS: usize = 1_000;
+
 /// Schemas refer to each other by name below this address: in a schema without `$id`, `{"$ref": "customer"}` is the
 /// configured schema `customer`.
 const BASE: &str = "sluicegate:///schemas/";
@@ -79,12 +82,19 @@ impl fmt::Debug for SchemaStep {
 
 /// One violation. The offending value itself is left out: it may be large or private, and the pointer leads to it.
 fn describe(error: &jsonschema::ValidationError<'_>) -> SchemaError {
-    let mut text = error.masked_with("the value").to_string();
-    if let Some((end, _)) = text.char_indices().nth(MAX_ERROR_CHARS) {
+    SchemaError {
+        pointer: shortened(error.instance_path().as_str().to_owned(), MAX_POINTER_CHARS),
+        text: shortened(error.masked_with("the value").to_string(), MAX_ERROR_CHARS),
+    }
+}
+
+/// Keys of a hostile body can be as long as the body.
+fn shortened(mut text: String, max_chars: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(max_chars) {
         text.truncate(end);
         text.push('…');
     }
-    SchemaError { pointer: error.instance_path().as_str().to_owned(), text }
+    text
 }
 
 fn compile(schema: &SchemaConfig, schemas: &[Arc<SchemaConfig>]) -> Result<Validator, Vec<SchemaMistake>> {
@@ -221,12 +231,16 @@ mod tests {
 
     #[test]
     fn violations_are_limited_in_number_and_length() {
-        let schema = json!({"items": {"type": "string"}, "additionalProperties": false});
+        let schema = json!({"items": {"type": "string"}, "properties": {"a": true}, "additionalProperties": false});
         let step = SchemaStep::build("list", &schemas(&[("list", schema)])).expect("schema");
         let body = serde_json::to_string(&vec![1; MAX_ERRORS + 50]).expect("JSON");
         assert_eq!(errors(&step, &body).len(), MAX_ERRORS);
         let found = errors(&step, &format!(r#"{{"{}": 1}}"#, "k".repeat(10_000)));
         assert_eq!(found[0].1.chars().count(), MAX_ERROR_CHARS + 1);
+        let schema = json!({"additionalProperties": {"type": "string"}});
+        let step = SchemaStep::build("map", &schemas(&[("map", schema)])).expect("schema");
+        let found = errors(&step, &format!(r#"{{"{}": 1}}"#, "k".repeat(10_000)));
+        assert_eq!(found[0].0.chars().count(), MAX_POINTER_CHARS + 1);
     }
 
     #[test]

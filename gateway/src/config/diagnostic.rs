@@ -13,9 +13,29 @@ pub const MAX_SHOWN: usize = 100;
 /// Longest source line shown, in characters.
 const MAX_LINE_CHARS: usize = 160;
 
-/// One mistake.
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Error,
+    /// It can, but something about it is unsafe.
+    Warning,
+}
+
+impl Severity {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// One mistake or warning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
     /// Where it is, if it is anywhere in a file.
     pub location: Option<Location>,
     /// The way to the value: `pipelines.orders.targets.eu.rabbitmq`; empty for a whole file.
@@ -25,13 +45,27 @@ pub struct Diagnostic {
     /// What to do about it.
     pub hint: Option<String>,
     /// Another place that has to do with it, and what it is.
-    pub related: Option<(Location, String)>,
+    pub related: Option<Box<(Location, String)>>,
 }
 
 impl Diagnostic {
     /// A mistake at a place.
     pub fn new(location: impl Into<Option<Location>>, path: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { location: location.into(), path: path.into(), text: text.into(), hint: None, related: None }
+        Self {
+            severity: Severity::Error,
+            location: location.into(),
+            path: path.into(),
+            text: text.into(),
+            hint: None,
+            related: None,
+        }
+    }
+
+    /// The same as a warning.
+    #[must_use]
+    pub fn warning(mut self) -> Self {
+        self.severity = Severity::Warning;
+        self
     }
 
     /// With what to do about it.
@@ -44,7 +78,7 @@ impl Diagnostic {
     /// With another place, such as the first of two definitions.
     #[must_use]
     pub fn related(mut self, location: Location, what: impl Into<String>) -> Self {
-        self.related = Some((location, what.into()));
+        self.related = Some(Box::new((location, what.into())));
         self
     }
 }
@@ -92,16 +126,26 @@ impl Diagnostics {
         if more > 0 {
             put(&mut out, format_args!("and {more} more\n"));
         }
-        let mistakes = if self.list.len() == 1 { "mistake" } else { "mistakes" };
-        put(&mut out, format_args!("{}\n", paint.bold(&format!("{} {mistakes}", self.list.len()))));
+        put(&mut out, format_args!("{}\n", paint.bold(&self.count())));
         out
     }
 
-    /// For programs: `{"diagnostics": [{file, line, column, path, text, hint, related}], "total": n}`, at most
+    /// For programs: `{"diagnostics": [{severity, file, line, column, path, text, hint, related}], "total": n}`, at most
     /// [`MAX_SHOWN`] of them.
     pub fn to_json(&self) -> Value {
         let shown: Vec<Value> = self.list.iter().take(MAX_SHOWN).map(|d| self.one_to_json(d)).collect();
         json!({ "diagnostics": shown, "total": self.list.len() })
+    }
+
+    /// `2 mistakes, 1 warning`.
+    fn count(&self) -> String {
+        let errors = self.list.iter().filter(|d| d.severity == Severity::Error).count();
+        let plural = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        match (errors, self.list.len() - errors) {
+            (errors, 0) => plural(errors, "mistake"),
+            (0, warnings) => plural(warnings, "warning"),
+            (errors, warnings) => format!("{}, {}", plural(errors, "mistake"), plural(warnings, "warning")),
+        }
     }
 
     fn one_to_json(&self, diagnostic: &Diagnostic) -> Value {
@@ -116,10 +160,11 @@ impl Diagnostics {
             Some(location) => place(location),
             None => json!({ "file": null, "line": null, "column": null }),
         };
+        object["severity"] = json!(diagnostic.severity.name());
         object["path"] = json!(diagnostic.path);
         object["text"] = json!(diagnostic.text);
         object["hint"] = json!(diagnostic.hint);
-        if let Some((location, what)) = &diagnostic.related {
+        if let Some((location, what)) = diagnostic.related.as_deref() {
             let mut related = place(location);
             related["text"] = json!(what);
             object["related"] = related;
@@ -131,14 +176,15 @@ impl Diagnostics {
         if let Some(location) = &diagnostic.location {
             put(out, format_args!("{}: ", paint.bold(&self.place(location))));
         }
-        put(out, format_args!("{}: {}\n", paint.red("error"), paint.bold(&diagnostic.text)));
+        let severity = paint.severity(diagnostic.severity, diagnostic.severity.name());
+        put(out, format_args!("{severity}: {}\n", paint.bold(&diagnostic.text)));
         if let Some(location) = &diagnostic.location {
-            self.render_line(out, location, paint);
+            self.render_line(out, location, diagnostic.severity, paint);
         }
         if !diagnostic.path.is_empty() {
             put(out, format_args!("  {} {}\n", paint.blue("at:"), diagnostic.path));
         }
-        if let Some((location, what)) = &diagnostic.related {
+        if let Some((location, what)) = diagnostic.related.as_deref() {
             put(out, format_args!("  {} {what}: {}\n", paint.blue("see:"), self.place(location)));
         }
         if let Some(hint) = &diagnostic.hint {
@@ -150,7 +196,7 @@ impl Diagnostics {
         format!("{}:{}:{}", self.sources.path(location.file).display(), location.line, location.column)
     }
 
-    fn render_line(&self, out: &mut String, location: &Location, paint: &Paint) {
+    fn render_line(&self, out: &mut String, location: &Location, severity: Severity, paint: &Paint) {
         let Some(line) = self.sources.shown_line(location.file, location.line) else { return };
         let chars: Vec<char> = line.chars().collect();
         let column = (location.column as usize).saturating_sub(1).min(chars.len());
@@ -162,7 +208,7 @@ impl Diagnostics {
         let number = location.line.to_string();
         let gutter = " ".repeat(number.len());
         put(out, format_args!("  {} {}\n", paint.blue(&format!("{number} |")), shown.trim_end()));
-        let caret = format!("{}{}", " ".repeat(column - from), paint.red(&"^".repeat(carets)));
+        let caret = format!("{}{}", " ".repeat(column - from), paint.severity(severity, &"^".repeat(carets)));
         put(out, format_args!("  {} {caret}\n", paint.blue(&format!("{gutter} |"))));
     }
 }
@@ -193,8 +239,11 @@ impl Paint {
         self.with("1", text)
     }
 
-    fn red(&self, text: &str) -> String {
-        self.with("31", text)
+    fn severity(&self, severity: Severity, text: &str) -> String {
+        match severity {
+            Severity::Error => self.with("31", text),
+            Severity::Warning => self.with("33", text),
+        }
     }
 
     fn blue(&self, text: &str) -> String {

@@ -32,11 +32,6 @@ impl<T> Entries<T> {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    /// How many.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 impl<T> Default for Entries<T> {

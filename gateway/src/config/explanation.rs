@@ -34,6 +34,11 @@ impl<'t> Explainer<'t> {
             Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
                 unexpected.iter().filter_map(|key| self.unknown_key(pointer, key, error)).collect()
             }
+            // What `additionalProperties: false` says of an object that has no keys at all.
+            Kind::FalseSchema => {
+                let (parent, key) = split_last(pointer);
+                self.unknown_key(parent, &key, error).into_iter().collect()
+            }
             Kind::AnyOf { context } | Kind::OneOfNotValid { context } => self.choose(error, context),
             _ => self.single(pointer, error).into_iter().collect(),
         }
@@ -129,8 +134,9 @@ impl<'t> Explainer<'t> {
     }
 
     fn unknown_word(&self, pointer: &str, options: &Value, schema: &Value) -> (String, Option<String>) {
-        let options: Vec<&str> =
-            options.as_array().map_or(Vec::new(), |o| o.iter().filter_map(Value::as_str).collect());
+        let as_written = |option: &Value| option.as_str().map_or_else(|| option.to_string(), ToOwned::to_owned);
+        let options: Vec<String> = options.as_array().map_or(Vec::new(), |o| o.iter().map(as_written).collect());
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let known = listing(options.iter().copied());
         let text = format!("{} is not {known}", self.shown(pointer, schema));
         let word = self.root.find(pointer).filter(|node| node.filling == Filling::None).and_then(Node::text);

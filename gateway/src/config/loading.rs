@@ -39,6 +39,11 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// The configuration as written, after merging and filling in: for places and for what only people need.
+    pub(crate) fn root(&self) -> &Node {
+        &self.root
+    }
+
     /// A mistake at a JSON pointer of the merged configuration, such as `/pipelines/orders/steps/0`.
     pub fn mistake(&self, pointer: &str, text: impl Into<String>) -> Diagnostic {
         Diagnostic::new(self.root.place(pointer), self.root.path(pointer), text)

@@ -12,11 +12,13 @@
 //! ```
 
 mod attachments;
+mod contracts;
 mod dead_letter;
 mod diagnostic;
 mod entries;
 mod expectation;
 mod explanation;
+mod guarantee;
 mod interpolation;
 mod loading;
 mod location;
@@ -29,7 +31,9 @@ mod tree;
 mod written;
 mod yaml;
 
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use contracts::{PluginDescription, PluginSchemas, Role, check_plugins};
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use guarantee::{End, Guarantee, guarantee};
 pub use loading::{Loaded, load};
 pub use location::{FileId, Location, Sources};
 pub use resolved::{

@@ -16,7 +16,8 @@ use sluicegate_engine::pipeline::Order;
 use sluicegate_engine::retry::RetryPolicy;
 use sluicegate_engine::step::Unroutable;
 
-pub use super::written::{DeadLetterSection as DeadLetterConfig, Isolation};
+pub use super::dead_letter::DeadLetterConfig;
+pub use super::written::Isolation;
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]

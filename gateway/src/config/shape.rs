@@ -43,8 +43,12 @@ pub(crate) fn conceal_secrets(root: &Node, sources: &mut Sources) {
     static SECRETS: LazyLock<Vec<String>> = LazyLock::new(|| secret_keys(&SCHEMA));
     root.walk(&mut |_, node| {
         for entry in node.entries() {
-            if SECRETS.contains(&entry.key) && entry.value.text().is_some() {
-                sources.conceal(entry.value.at);
+            if SECRETS.contains(&entry.key) {
+                entry.value.walk(&mut |_, node| {
+                    if !matches!(node.value, NodeValue::Map(_) | NodeValue::List(_)) {
+                        sources.conceal(node.at);
+                    }
+                });
             }
         }
     });
@@ -54,7 +58,10 @@ pub(crate) fn conceal_secrets(root: &Node, sources: &mut Sources) {
 fn secret_keys(schema: &Value) -> Vec<String> {
     fn is_secret(schema: &Value, property: &Value) -> bool {
         let target = property["$ref"].as_str().and_then(|r| schema.pointer(r.strip_prefix('#')?));
-        property["writeOnly"] == true || target.is_some_and(|target| target["writeOnly"] == true)
+        let members = &property["additionalProperties"];
+        property["writeOnly"] == true
+            || target.is_some_and(|target| target["writeOnly"] == true)
+            || members.is_object() && is_secret(schema, members)
     }
     fn below(schema: &Value, part: &Value, keys: &mut Vec<String>) {
         if let Some(properties) = part["properties"].as_object() {
@@ -103,6 +110,9 @@ fn wants_number_or_boolean(error: &ValidationError<'_>) -> bool {
     use jsonschema::JsonType::{Boolean, Integer, Number};
     match error.kind() {
         ValidationErrorKind::Type { kind: TypeKind::Single(kind) } => matches!(kind, Boolean | Integer | Number),
+        ValidationErrorKind::Enum { options } => {
+            options.as_array().is_some_and(|options| options.iter().any(|o| o.is_boolean() || o.is_number()))
+        }
         _ => false,
     }
 }
@@ -221,6 +231,9 @@ mod tests {
 
     #[test]
     fn a_key_is_secret_wherever_its_type_says_so() {
-        assert!(secret_keys(schema()).iter().any(|key| key == "url"), "{:?}", secret_keys(schema()));
+        let keys = secret_keys(schema());
+        for key in ["url", "password", "signing_secret", "headers"] {
+            assert!(keys.iter().any(|secret| secret == key), "{key} is not in {keys:?}");
+        }
     }
 }

@@ -90,6 +90,11 @@ impl Node {
         self.entries().iter().find(|entry| entry.key == key)
     }
 
+    /// Whether it came from `${…}`, so that it may be secret.
+    pub fn was_filled(&self) -> bool {
+        self.filling != Filling::None
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Self> {
         self.entry(key).map(|entry| &entry.value)

@@ -10,6 +10,7 @@ use serde_json::Value;
 use sluicegate_connectors::quantity::{Size, Span};
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 
+use super::dead_letter::DeadLetterConfig;
 use super::entries::Entries;
 use super::expectation::DroppedSection;
 
@@ -25,6 +26,7 @@ pub struct ConfigFile {
     #[serde(default = "default_data_dir")]
     pub data_dir: PathBuf,
     /// Where state is kept when several gateways share it: a `postgres://` URL. Without it, SQLite in `data_dir`.
+    #[expect(dead_code, reason = "`reserved` refuses it in the tree")]
     pub store: Option<String>,
     /// JSON Schemas by name, for `validate` steps and for `$ref` in each other.
     #[serde(default)]
@@ -104,6 +106,7 @@ pub struct PluginSection {
     pub limits: LimitsSection,
     /// Capabilities beyond logging.
     #[serde(default)]
+    #[expect(dead_code, reason = "`reserved` refuses all of them in the tree")]
     pub grants: Entries<Value>,
 }
 
@@ -153,7 +156,7 @@ pub struct PipelineSection {
     #[serde(default)]
     pub retry: RetrySection,
     /// A broker that gets dead letters as well as the built-in dead-letter store.
-    pub dead_letter: Option<DeadLetterSection>,
+    pub dead_letter: Option<DeadLetterConfig>,
     /// Most messages between being read and being settled.
     #[serde(default = "default_max_in_flight")]
     #[schemars(range(min = 1, max = 100_000))]
@@ -268,14 +271,6 @@ pub enum ExhaustedSection {
     DeadLetter,
     /// Dropped, with a log line and a metric.
     Drop,
-}
-
-/// A broker that gets dead letters.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase", deny_unknown_fields)]
-pub enum DeadLetterSection {
-    /// A RabbitMQ exchange.
-    Rabbitmq(super::dead_letter::RabbitmqDeadLetterConfig),
 }
 
 /// Which order is kept.

@@ -23,7 +23,7 @@ pub const MAX_NODES: usize = 100_000;
 /// twice, a key that is no text).
 pub fn parse(file: FileId, text: &str) -> Result<Node, Vec<Diagnostic>> {
     let mut reader =
-        Reader { file, text, open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, wrong: Vec::new() };
+        Reader { file, open: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, wrong: Vec::new() };
     for event in Parser::new_from_str(text) {
         let step =
             event.map_err(|error| explain(file, text, &error)).and_then(|(event, span)| reader.take(event, span));
@@ -82,9 +82,8 @@ enum Holds {
     Map { entries: Vec<Entry>, key: Option<(String, Location)> },
 }
 
-struct Reader<'t> {
+struct Reader {
     file: FileId,
-    text: &'t str,
     open: Vec<Open>,
     root: Option<Node>,
     /// Finished values by anchor, with how many values each is and how deep.
@@ -93,7 +92,7 @@ struct Reader<'t> {
     wrong: Vec<Diagnostic>,
 }
 
-impl Reader<'_> {
+impl Reader {
     fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
         let at = location(self.file, span);
         match event {

@@ -116,6 +116,10 @@ impl Resolver<'_> {
     fn connectors(&mut self, pointer: &str, section: &PipelineSection) {
         let source = join(&join(pointer, "source"), section.source.system());
         self.problems(&source, section.source.problems());
+        if let Some(dead_letter) = &section.dead_letter {
+            let place = join(&join(pointer, "dead_letter"), dead_letter.system());
+            self.problems(&place, dead_letter.problems(&section.source));
+        }
         let targets = join(pointer, "targets");
         if section.targets.is_empty() {
             self.wrong(&targets, "there is no target").hint =
@@ -182,7 +186,7 @@ impl Resolver<'_> {
                 Some(other) => {
                     let place = self.root.place(other);
                     let text = format!("another pipeline listens on `{path}` already");
-                    self.wrong(&pointer, text).related = Some((place, "the other one".to_owned()));
+                    self.wrong(&pointer, text).related = Some(Box::new((place, "the other one".to_owned())));
                 }
             }
         }
@@ -211,14 +215,14 @@ impl Resolver<'_> {
             }
             for (target, other) in twice {
                 let mistake = self.wrong(&target, "another target writes this file already");
-                mistake.related = Some((other, "the other one".to_owned()));
+                mistake.related = Some(Box::new((other, "the other one".to_owned())));
                 mistake.hint = Some("give each target a file of its own".to_owned());
             }
         }
         for (path, source) in read {
             if let Some(place) = written.get(&path).map(|target| self.root.place(target)) {
                 let mistake = self.wrong(&source, "a target writes the file that is read here, so it would never end");
-                mistake.related = Some((place, "the target".to_owned()));
+                mistake.related = Some(Box::new((place, "the target".to_owned())));
             }
         }
     }
