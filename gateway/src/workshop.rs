@@ -64,7 +64,7 @@ impl Workshop {
             target: target.build(&context),
             settings: settings.clone(),
         });
-        let broker = broker(pipeline, &context);
+        let broker = pipeline.dead_letter.as_ref().map(|broker| broker.build(&pipeline.source, &context));
         let store: Arc<dyn DeadLetters> = self.store.clone();
         let parts = Parts {
             source_system: pipeline.source.system(),
@@ -224,8 +224,4 @@ fn settings(plugin: &PluginConfig) -> Settings {
             ..Limits::default()
         },
     }
-}
-
-fn broker(_pipeline: &PipelineConfig, _context: &BuildContext) -> Option<Box<dyn DeadLetters>> {
-    None
 }
