@@ -8,7 +8,15 @@ use crate::Reason;
 #[cfg(feature = "schemars")]
 #[must_use]
 pub fn schema_of<Config: schemars::JsonSchema>() -> String {
-    schemars::SchemaGenerator::default().into_root_schema_for::<Config>().to_value().to_string()
+    // "Not given" is `None` to Rust, but null is no value that a form or an editor should fill in.
+    let no_null_default = |schema: &mut schemars::Schema| {
+        if schema.get("default").is_some_and(serde_json::Value::is_null) {
+            schema.remove("default");
+        }
+    };
+    let settings = schemars::generate::SchemaSettings::draft2020_12()
+        .with_transform(schemars::transform::RecursiveTransform(no_null_default));
+    settings.into_generator().into_root_schema_for::<Config>().to_value().to_string()
 }
 
 /// Reads a configuration; the mistake names the place as a JSON pointer.
@@ -50,6 +58,23 @@ mod tests {
     struct Rules {
         #[serde(default)]
         limits: Vec<u8>,
+    }
+
+    #[cfg(feature = "schemars")]
+    #[test]
+    fn a_schema_fills_in_no_nulls() {
+        #[derive(schemars::JsonSchema, serde::Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        #[derive(Default)]
+        #[allow(dead_code, reason = "only its schema is of interest")]
+        struct Optional {
+            name: Option<String>,
+            count: u8,
+        }
+        let schema: serde_json::Value = serde_json::from_str(&super::schema_of::<Optional>()).expect("JSON");
+        assert_eq!(schema["properties"]["name"].get("default"), None);
+        assert_eq!(schema["properties"]["count"]["default"], 0);
+        assert_eq!(schema["additionalProperties"], false);
     }
 
     #[test]

@@ -37,9 +37,9 @@ pub struct Config {
     /// What becomes of a message in which the pointer finds no array.
     #[serde(default)]
     if_missing: IfMissing,
-    /// A message with more elements is rejected.
+    /// A message with more elements is rejected; the gateway itself takes at most 1000 messages from one.
     #[serde(default = "default_max_parts")]
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(range(min = 1, max = 1_000))]
     max_parts: usize,
 }
 
@@ -79,8 +79,8 @@ impl Plugin for Split {
         if config.into.is_some() && config.pointer.is_empty() {
             mistake("/into: the whole body is the array, so there is no rest to keep".to_owned());
         }
-        if config.max_parts == 0 {
-            mistake("/max_parts: there must be at least one".to_owned());
+        if !(1..=1_000).contains(&config.max_parts) {
+            mistake("/max_parts: must be from 1 to 1000".to_owned());
         }
         let headers = (&config.index_header, &config.count_header);
         if let (Some(index), Some(count)) = headers {

@@ -80,7 +80,8 @@ impl Router for Hostile {
 }
 
 impl Hostile {
-    /// What a behaviour does in every role.
+    /// What a behaviour does in every role. A frame of its own, so that backtraces have a caller to show.
+    #[inline(never)]
     fn act(&self, message: &Message) -> Result<(), Failure> {
         self.calls.set(self.calls.get() + 1);
         if self.config.only_kind.as_ref().is_some_and(|kind| *kind != message.kind()) {
