@@ -1,0 +1,197 @@
+//! What was measured, as a table and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::Plan;
+use super::broker::System;
+use super::latency::Latency;
+use super::side::Side;
+use super::throughput::Round;
+
+/// The share of the bare loop's throughput that the gateway is to reach.
+const GOAL: f64 = 0.9;
+
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Of this program.
+    version: &'static str,
+    /// A debug build measures nothing of interest.
+    is_debug_build: bool,
+    processors: usize,
+    body_bytes: usize,
+    in_flight: u16,
+    rounds: u64,
+    latency_messages_per_second: u64,
+    filter: String,
+    systems: Vec<SystemReport>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct SystemReport {
+    system: System,
+    messages_per_round: u64,
+    /// Median throughput of the gateway as a share of the bare loop's.
+    ratio: f64,
+    bare: SideReport,
+    gateway: SideReport,
+}
+
+/// A side's rounds, and what they have in common.
+#[derive(Debug, Default, Serialize)]
+struct SideReport {
+    messages_per_second: Spread,
+    cpu_us_per_message: Option<Spread>,
+    peak_bytes: Option<u64>,
+    latency: Option<Latency>,
+    rounds: Vec<Round>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_unstable_by(f64::total_cmp);
+        let (min, max) = (*values.first()?, *values.last()?);
+        let middle = values.len() / 2;
+        let median = if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 };
+        Some(Self { median, min, max })
+    }
+}
+
+impl Report {
+    pub fn new(plan: &Plan, systems: Vec<SystemReport>) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            is_debug_build: cfg!(debug_assertions),
+            processors: std::thread::available_parallelism().map_or(1, usize::from),
+            body_bytes: plan.body_bytes,
+            in_flight: plan.in_flight,
+            rounds: plan.rounds,
+            latency_messages_per_second: plan.latency_rate,
+            filter: plan.filter.clone(),
+            systems,
+        }
+    }
+}
+
+impl SystemReport {
+    pub fn new(system: System, messages_per_round: u64) -> Self {
+        Self { system, messages_per_round, ratio: 0.0, bare: SideReport::default(), gateway: SideReport::default() }
+    }
+
+    pub fn add_round(&mut self, side: Side, round: Round) {
+        let report = self.side(side);
+        report.rounds.push(round);
+        let rounds = &report.rounds;
+        report.messages_per_second =
+            Spread::of(rounds.iter().map(|round| round.messages_per_second)).unwrap_or_default();
+        report.cpu_us_per_message = Spread::of(rounds.iter().filter_map(|round| round.cpu_us_per_message));
+        report.peak_bytes = rounds.iter().filter_map(|round| round.peak_bytes).max();
+        let bare = self.bare.messages_per_second.median;
+        self.ratio = if bare > 0.0 { self.gateway.messages_per_second.median / bare } else { 0.0 };
+    }
+
+    pub fn add_latency(&mut self, side: Side, latency: Latency) {
+        self.side(side).latency = Some(latency);
+    }
+
+    fn side(&mut self, side: Side) -> &mut SideReport {
+        match side {
+            Side::Bare => &mut self.bare,
+            Side::Gateway => &mut self.gateway,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "sluicegate {}{} on {} processors; bodies of {} bytes, {} in flight, {} rounds\nsteps: filter {}, route topic-router",
+            self.version,
+            if self.is_debug_build { " (DEBUG BUILD)" } else { "" },
+            self.processors,
+            self.body_bytes,
+            self.in_flight,
+            self.rounds,
+            self.filter,
+        )?;
+        for system in &self.systems {
+            writeln!(f, "\n{} to {}, {} messages a round", system.system, system.system, system.messages_per_round)?;
+            writeln!(
+                f,
+                "  {:<12} {:>10} {:>19} {:>12} {:>12}   latency at {}/s",
+                "", "messages/s", "(min – max)", "CPU/message", "peak memory", self.latency_messages_per_second
+            )?;
+            for (name, side) in [(Side::Bare, &system.bare), (Side::Gateway, &system.gateway)] {
+                write_side(name, side, f)?;
+            }
+            let judgement = if system.ratio >= GOAL { "reached" } else { "missed" };
+            writeln!(f, "  the gateway at {:.2} of the bare loop; goal {GOAL:.2} {judgement}", system.ratio)?;
+        }
+        Ok(())
+    }
+}
+
+fn write_side(name: Side, side: &SideReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let rate = side.messages_per_second;
+    let spread = format!("({:.0} – {:.0})", rate.min, rate.max);
+    let cpu = side.cpu_us_per_message.map_or("-".to_owned(), |cpu| format!("{:.1} µs", cpu.median));
+    let memory = side.peak_bytes.map_or("-".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64));
+    let latency = side.latency.as_ref().map_or("-".to_owned(), |latency| {
+        let ms = |us: u64| us as f64 / 1_000.0;
+        let (p50, p99, p999) = (ms(latency.p50_us), ms(latency.p99_us), ms(latency.p999_us));
+        format!("P50 {p50:.2} ms, P99 {p99:.2} ms, P99.9 {p999:.2} ms")
+    });
+    writeln!(f, "  {:<12} {:>10.0} {spread:>19} {cpu:>12} {memory:>12}   {latency}", name.to_string(), rate.median)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_of_the_middle() {
+        let spread = |values: &[f64]| Spread::of(values.iter().copied());
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+        assert_eq!(spread(&[4.0, 1.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
+        assert_eq!(spread(&[]), None);
+    }
+
+    #[test]
+    fn the_ratio_is_of_the_medians_and_is_judged() {
+        let round = |messages_per_second| Round {
+            messages_per_second,
+            cpu_us_per_message: Some(10.0),
+            peak_bytes: Some(5 << 20),
+        };
+        let mut system = SystemReport::new(System::Redis, 1_000);
+        for rate in [90.0, 100.0, 400.0] {
+            system.add_round(Side::Bare, round(rate));
+        }
+        for rate in [85.0, 89.0, 91.0] {
+            system.add_round(Side::Gateway, round(rate));
+        }
+        assert!((system.ratio - 0.89).abs() < 1e-9, "{}", system.ratio);
+        let plan = Plan {
+            program: "sluicegate".into(),
+            seconds: 1,
+            rounds: 3,
+            body_bytes: 1_024,
+            in_flight: 256,
+            latency_rate: 0,
+            filter: "f".to_owned(),
+        };
+        let text = Report::new(&plan, vec![system]).to_string();
+        assert!(text.contains("gateway              89           (85 – 91)      10.0 µs      5.0 MiB   -\n"), "{text}");
+        assert!(text.ends_with("the gateway at 0.89 of the bare loop; goal 0.90 missed\n"), "{text}");
+    }
+}
