@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sluicegate::command::bench::{self, BenchArgs};
 use sluicegate::command::dlq::{self, DlqCommand};
 use sluicegate::command::inspection::{self, CheckArgs, GraphArgs, TestArgs};
 use sluicegate::command::plugin::{self, PluginCommand};
@@ -39,6 +40,7 @@ enum Command {
     /// Make, build, inspect and try plugins.
     #[command(subcommand)]
     Plugin(PluginCommand),
+    Bench(BenchArgs),
     /// Read dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
@@ -88,6 +90,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Graph(args) => inspection::graph(args, &mut out).await.map(ExitCode::from),
         Command::Schema => Ok(schema::schema(&mut out)?.into()),
         Command::Plugin(command) => plugin::run(&command, &mut out).await.map(ExitCode::from),
+        Command::Bench(args) => bench::run(&args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Dlq(command) => {
             let data_dir = command.store().find_data_dir()?;
             dlq::run(&command, &data_dir, &mut out).await?;
