@@ -41,9 +41,9 @@ pub struct ServerLimits {
     /// Connections open at the same time; one more is answered 503 and closed.
     pub max_connections: usize,
     /// Time for all headers of a request. The wait for the next request on a kept connection counts as well, so it is
-    /// the longest time a connection stays idle.
+    /// the longest time a connection stays idle. A connection that is late is closed without an answer.
     pub header_read: Duration,
-    /// Time for a whole body, from the end of its headers.
+    /// Time for a whole body, from the end of its headers; a body that is late fails with [`BodyReadTimeout`].
     pub body_read: Duration,
     /// Time in which a client must take at least something of an answer.
     pub write_stall: Duration,

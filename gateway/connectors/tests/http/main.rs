@@ -1,0 +1,13 @@
+//! The `http` connector over real TCP connections: each status, each kind of bad client, reload, webhooks.
+
+#![allow(clippy::unwrap_used, reason = "all of this crate is tests")]
+
+mod bad_clients;
+mod client;
+mod events;
+mod outcomes;
+mod pipeline;
+mod reload;
+mod server;
+mod webhook;
+mod webhook_tls;
