@@ -12,6 +12,9 @@ use super::in_flight::InFlight;
 use super::reply::{self, Entry, EntryId};
 use super::source::Membership;
 
+/// How long entries that this gateway gave back are left to others, so that one which fails the same way every time
+/// does not spin.
+const GIVEN_BACK_DELAY: Duration = Duration::from_millis(100);
 const FIRST: EntryId = EntryId { millis: 0, sequence: 0 };
 
 /// An entry delivered again, with how often it has been delivered now.
@@ -52,7 +55,7 @@ impl Claims {
             return self.take_own(after, group, in_flight, connection, max).await;
         }
         if in_flight.take_given_back() {
-            self.due = Instant::now();
+            self.due = self.due.min(Instant::now() + GIVEN_BACK_DELAY);
             self.cursor = FIRST;
         }
         if self.due > Instant::now() {
