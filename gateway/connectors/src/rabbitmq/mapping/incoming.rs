@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use sluicegate_engine::message::{Body, Headers, Message, now_ms};
 
 use super::{
-    CONTENT_ENCODING, EXCHANGE, HOP, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, PRIORITY, REDELIVERED, REPLY_TO,
+    CONTENT_ENCODING, EXCHANGE, HOP, KEY, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, PRIORITY, REDELIVERED, REPLY_TO,
     ROUTING_KEY, TRACE_PARENT, TRACE_STATE, USER_ID, attribute, field,
 };
 use crate::cloudevents::parse_time;
@@ -141,6 +141,12 @@ impl Incoming {
 impl Attributes {
     /// Takes a header that is an attribute of the message; says whether it did.
     fn take(&mut self, name: &str, value: &AMQPValue) -> bool {
+        if name == KEY {
+            // An attribute comes first, whichever the table's order.
+            let first = field::values(value).into_iter().next();
+            self.key = self.key.take().or(first);
+            return true;
+        }
         let place = match attribute(name).unwrap_or(name) {
             TRACE_PARENT => &mut self.trace_parent,
             TRACE_STATE => &mut self.trace_state,

@@ -9,7 +9,7 @@
 //! | correlation id | property `correlation_id`, header `cloudEvents:correlationid`, `correlationId` of the envelope | `correlation_id` |
 //! | content type | property `content_type`, header `cloudEvents:datacontenttype` | `content_type` |
 //! | subject | header `cloudEvents:subject`, `subject` of the envelope | header `cloudEvents:subject` |
-//! | key | header `cloudEvents:partitionkey` | header `cloudEvents:partitionkey` |
+//! | key | header `cloudEvents:partitionkey`, header `key` | header `key` |
 //! | expiry | header `cloudEvents:expirytime`, property `expiration` (milliseconds from now) | both |
 //! | deliver-at | header `cloudEvents:deliverytime` | header `cloudEvents:deliverytime` |
 //! | trace | headers `traceparent`, `tracestate` | the same |
@@ -59,6 +59,7 @@ const PRIORITY: &str = "amqp-priority";
 const REPLY_TO: &str = "amqp-reply-to";
 const CONTENT_ENCODING: &str = "amqp-content-encoding";
 const USER_ID: &str = "amqp-user-id";
+const KEY: &str = "key";
 const TRACE_PARENT: &str = "traceparent";
 const TRACE_STATE: &str = "tracestate";
 

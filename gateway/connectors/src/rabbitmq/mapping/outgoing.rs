@@ -8,7 +8,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, LongString, ShortString};
 use sluicegate_engine::message::Message;
 
-use super::{CONTENT_ENCODING, HOP, PRIORITY, REPLY_TO, TRACE_PARENT, TRACE_STATE};
+use super::{CONTENT_ENCODING, HOP, KEY, PRIORITY, REPLY_TO, TRACE_PARENT, TRACE_STATE};
 use crate::cloudevents::{HEADER_LIST, attributes, print_time};
 
 /// What a content header frame holds besides properties: frame header and end, class, weight, body size, flags.
@@ -56,7 +56,7 @@ impl Outgoing {
             made.set("cloudEvents:subject", subject.as_str())?;
         }
         if let Some(key) = &message.key {
-            made.set("cloudEvents:partitionkey", key.to_vec())?;
+            made.set(KEY, key.to_vec())?;
         }
         if let Some(at_ms) = message.deliver_at_ms {
             made.set("cloudEvents:deliverytime", print_time(at_ms))?;

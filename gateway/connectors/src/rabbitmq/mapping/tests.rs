@@ -180,6 +180,16 @@ fn a_count_of_any_type_is_the_attempts_before_and_nonsense_is_none() {
 }
 
 #[test]
+fn a_key_is_a_header_of_its_own() {
+    let message = arrived(&with_headers([("key", text("customer-1"))]), b"");
+    assert_eq!(message.key, Some(Bytes::from_static(b"customer-1")));
+    assert_eq!(message.headers.get("key"), None);
+    assert_eq!(arrived(&with_headers([("key", AMQPValue::LongInt(7))]), b"").key, Some(Bytes::from_static(b"7")));
+    let both = with_headers([("cloudEvents:partitionkey", text("a")), ("key", text("b"))]);
+    assert_eq!(arrived(&both, b"").key, Some(Bytes::from_static(b"a")));
+}
+
+#[test]
 fn headers_about_the_way_are_not_taken_from_outside() {
     let forged = with_headers([(EXCHANGE, text("forged")), ("cloudEvents:amqp-exchange", text("forged"))]);
     let message = arrived(&forged, b"");
@@ -303,7 +313,7 @@ proptest! {
     #[test]
     fn a_message_comes_back_as_it_went(message in any_message(), cloud_events: bool) {
         // These names mean something of their own, and a message of attempt 1 has no count.
-        for name in ["traceparent", "tracestate", "x-retry-count"] {
+        for name in ["traceparent", "tracestate", "key", "x-retry-count"] {
             prop_assume!(message.headers.get(name).is_none());
         }
         let properties = written(Outgoing { cloud_events, ..outgoing() }, &message);
