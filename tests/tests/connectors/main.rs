@@ -1,3 +1,4 @@
 //! The connectors against real servers, and the rules between the crates.
 
 mod architecture;
+mod rabbitmq;

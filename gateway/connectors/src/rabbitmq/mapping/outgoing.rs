@@ -31,6 +31,7 @@ pub(in crate::rabbitmq) struct Outgoing {
 pub(in crate::rabbitmq) struct Properties {
     properties: BasicProperties,
     headers: BTreeMap<ShortString, AMQPValue>,
+    /// Of the properties but for the headers.
     size_bytes: usize,
 }
 
@@ -108,7 +109,6 @@ impl Properties {
     pub fn set(&mut self, name: &str, value: impl Into<LongString>) -> Result<(), String> {
         let value = value.into();
         let name = header_name(name)?;
-        self.size_bytes += name.as_str().len() + value.len() + 6;
         self.headers.insert(name, AMQPValue::LongString(value));
         Ok(())
     }
@@ -119,7 +119,6 @@ impl Properties {
     /// As [`set`](Self::set).
     pub fn set_number(&mut self, name: &str, number: i64) -> Result<(), String> {
         let name = header_name(name)?;
-        self.size_bytes += name.as_str().len() + 10;
         self.headers.insert(name, AMQPValue::LongLongInt(number));
         Ok(())
     }
@@ -135,10 +134,12 @@ impl Properties {
     /// How large they are and may be.
     pub fn finish(self, frame_max_bytes: u32) -> Result<BasicProperties, String> {
         let limit = usize::try_from(frame_max_bytes).unwrap_or(usize::MAX).saturating_sub(FRAME_OVERHEAD_BYTES);
-        if self.size_bytes > limit {
+        let headers_bytes: usize =
+            self.headers.iter().map(|(name, value)| 1 + name.as_str().len() + encoded(value)).sum();
+        let size_bytes = self.size_bytes + headers_bytes;
+        if size_bytes > limit {
             return Err(format!(
-                "the headers have {} bytes, the broker takes at most {limit} (its `frame_max`): send less in headers",
-                self.size_bytes
+                "the headers have {size_bytes} bytes, the broker takes at most {limit} (its `frame_max`): send less in headers"
             ));
         }
         if self.headers.is_empty() {
@@ -205,7 +206,6 @@ impl Properties {
     /// Adds a header; a repeated one becomes an array.
     fn append(&mut self, name: &str, value: &Bytes) -> Result<(), String> {
         let name = header_name(name)?;
-        self.size_bytes += name.as_str().len() + value.len() + 11;
         let value = AMQPValue::LongString(LongString::from(value.to_vec()));
         let value = match self.headers.remove(&name) {
             None => value,
@@ -217,6 +217,16 @@ impl Properties {
         };
         self.headers.insert(name, value);
         Ok(())
+    }
+}
+
+/// Bytes of a value of this module on the wire, its type included.
+fn encoded(value: &AMQPValue) -> usize {
+    match value {
+        AMQPValue::LongString(text) => 5 + text.len(),
+        AMQPValue::FieldArray(values) => 5 + values.as_slice().iter().map(encoded).sum::<usize>(),
+        // Numbers; nothing else is written.
+        _ => 9,
     }
 }
 
