@@ -65,24 +65,20 @@ impl Draft {
 
     /// Replaces every value of the header at the place of the first, or adds it at the end. Says how many there are now.
     pub(crate) fn set_header(&mut self, name: &str, value: Vec<u8>) -> usize {
-        let value = Bytes::from(value);
-        let current = self.headers.as_ref().unwrap_or(&self.original.headers);
-        let mut value = Some(value);
-        let mut changed: Headers = current
-            .iter()
-            .filter_map(|(known, old)| {
+        let headers = self.headers.get_or_insert_with(|| self.original.headers.clone());
+        let mut value = Some(Bytes::from(value));
+        if headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name)) {
+            let changed = headers.iter().filter_map(|(known, old)| {
                 if !known.eq_ignore_ascii_case(name) {
                     return Some((known, old.clone()));
                 }
                 value.take().map(|new| (known, new))
-            })
-            .collect();
-        if let Some(value) = value {
-            changed.append(name, value);
+            });
+            *headers = changed.collect();
+        } else if let Some(value) = value {
+            headers.append(name, value);
         }
-        let count = changed.len();
-        self.headers = Some(changed);
-        count
+        headers.len()
     }
 
     pub(crate) fn remove_header(&mut self, name: &str) {

@@ -73,15 +73,19 @@ fn backtrace(error: &wasmtime::Error) -> Vec<String> {
     frames.map(|frame| tame(frame, FRAME_BYTES)).collect()
 }
 
-/// A panic says on standard error what was wrong.
+/// A panic says on standard error, or through the SDK in the log, what was wrong; the trap itself does not.
 fn with_last_words(trap: String, state: &mut State) -> String {
     let captured = state.take_captured();
-    let words: Vec<_> = captured
+    let lines: Vec<_> = captured
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty() && !line.starts_with("note: run with `RUST_BACKTRACE"))
         .collect();
-    if words.is_empty() { trap } else { format!("{trap}; it said: {}", tame(&words.join(" "), LAST_WORDS_BYTES)) }
+    let words = if lines.is_empty() { state.call.log.last_error().map(str::to_owned) } else { Some(lines.join(" ")) };
+    match words {
+        Some(words) => format!("{trap}; it said: {}", tame(&words, LAST_WORDS_BYTES)),
+        None => trap,
+    }
 }
 
 /// Wasmtime keeps this error's type to itself.

@@ -15,11 +15,12 @@ pub(crate) struct LogBudget {
     lines_left: u32,
     line_bytes: usize,
     dropped: u64,
+    last_error: Option<String>,
 }
 
 impl LogBudget {
     pub fn new(limits: &Limits) -> Self {
-        Self { lines_left: limits.log_lines, line_bytes: limits.log_line_bytes as usize, dropped: 0 }
+        Self { lines_left: limits.log_lines, line_bytes: limits.log_line_bytes as usize, ..Self::default() }
     }
 
     /// Lines dropped so far in this call.
@@ -27,8 +28,16 @@ impl LogBudget {
         self.dropped
     }
 
+    /// The last line of level `error`, whether or not there was room for it: the SDK logs panics so.
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
     /// Writes a line, or drops and counts it. The text is a value of the log record, never its format, name or label.
     pub fn write(&mut self, level: Level, text: &str, plugin: &str, message: Option<&Message>) {
+        if level == Level::Error {
+            self.last_error = Some(tame(text, self.line_bytes));
+        }
         if self.lines_left == 0 {
             self.dropped += 1;
             return;

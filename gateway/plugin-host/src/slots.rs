@@ -102,7 +102,7 @@ mod tests {
         let known: Arc<dyn Shelf> = Arc::clone(&shelf) as Arc<dyn Shelf>;
         slots.add(Arc::downgrade(&known));
         assert!(!slots.is_wanted());
-        slots.take().await.expect("the idle one gave way");
+        let _slot = slots.take().await.expect("the idle one gave way");
         assert!(shelf.0.lock().expect("no panic").is_empty());
         assert!(!slots.is_wanted());
     }
