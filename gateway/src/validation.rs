@@ -100,12 +100,8 @@ fn shortened(mut text: String, max_chars: usize) -> String {
 fn compile(schema: &SchemaConfig, schemas: &[Arc<SchemaConfig>]) -> Result<Validator, Vec<SchemaMistake>> {
     // The meta-schema first: building stops at the first mistake, this finds all.
     if let Ok(meta) = jsonschema::meta::validator_for(&schema.document) {
-        let mistakes: Vec<SchemaMistake> = meta
-            .iter_errors(&schema.document)
-            .take(MAX_ERRORS)
-            .map(|error| describe(&error))
-            .map(|error| SchemaMistake { pointer: error.pointer, text: error.text, hint: None })
-            .collect();
+        let mistakes: Vec<SchemaMistake> =
+            meta.iter_errors(&schema.document).take(MAX_ERRORS).map(|error| misuse(&error)).collect();
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -115,6 +111,18 @@ fn compile(schema: &SchemaConfig, schemas: &[Arc<SchemaConfig>]) -> Result<Valid
         .with_retriever(Configured::new(schemas))
         .build(&schema.document)
         .map_err(|error| vec![mistake(schema, schemas, &error)])
+}
+
+/// What is wrong with a keyword, by its meta-schema.
+fn misuse(error: &jsonschema::ValidationError<'_>) -> SchemaMistake {
+    let SchemaError { pointer, text } = describe(error);
+    let text = match error.kind() {
+        ValidationErrorKind::AnyOf { .. } | ValidationErrorKind::OneOfNotValid { .. } => {
+            "this value is none that the keyword takes".to_owned()
+        }
+        _ => text,
+    };
+    SchemaMistake { pointer, text, hint: None }
 }
 
 fn mistake(

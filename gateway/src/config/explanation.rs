@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::diagnostic::{Diagnostic, did_you_mean, listing};
 use super::reserved::Reserved;
 use super::shape::is_choice;
-use super::tree::{Filling, Node, join, split_last};
+use super::tree::{Filling, Node, NodeValue, join, split_last};
 
 /// Longest value that is shown, in characters.
 const MAX_VALUE_CHARS: usize = 40;
@@ -34,11 +34,13 @@ impl<'t> Explainer<'t> {
             Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
                 unexpected.iter().filter_map(|key| self.unknown_key(pointer, key, error)).collect()
             }
-            // What `additionalProperties: false` says of an object that has no keys at all.
+            // What `additionalProperties: false` says, once, of a mapping that may have no keys at all.
             Kind::FalseSchema => {
-                let (parent, key) = split_last(pointer);
-                self.unknown_key(parent, &key, error).into_iter().collect()
+                let keys = self.root.find(pointer).map(Node::entries).unwrap_or_default();
+                keys.iter().filter_map(|entry| self.unknown_key(pointer, &entry.key, error)).collect()
             }
+            // What is none of some words is also of the wrong type; once is enough.
+            Kind::Type { .. } if self.schema_of(error)["enum"].is_array() => Vec::new(),
             Kind::AnyOf { context } | Kind::OneOfNotValid { context } => self.choose(error, context),
             _ => self.single(pointer, error).into_iter().collect(),
         }
@@ -54,7 +56,10 @@ impl<'t> Explainer<'t> {
                 }
                 self.wrong_number_of_choices(pointer, schema)?
             }
-            Kind::Type { kind } => (self.wrong_type(pointer, kind, schema), self.expectation(schema)),
+            Kind::Type { kind } => {
+                let quotes = self.unquoted(pointer, kind).then(|| "put it in quotes to make it a text".to_owned());
+                (self.wrong_type(pointer, kind, schema), self.expectation(schema).or(quotes))
+            }
             Kind::Pattern { .. } | Kind::Format { .. } => {
                 let what = format_words(schema).map_or("what is expected here", |(what, _)| what);
                 (format!("{} is not {what}", self.shown(pointer, schema)), self.expectation(schema))
@@ -133,12 +138,18 @@ impl<'t> Explainer<'t> {
         format!("expected {wanted}, found {}", self.shown(pointer, schema))
     }
 
+    /// Whether a number or boolean stands where a text is wanted.
+    fn unquoted(&self, pointer: &str, kind: &TypeKind) -> bool {
+        let scalar = |node: &Node| matches!(node.value, NodeValue::Bool(_) | NodeValue::Number(_));
+        matches!(kind, TypeKind::Single(JsonType::String)) && self.root.find(pointer).is_some_and(scalar)
+    }
+
     fn unknown_word(&self, pointer: &str, options: &Value, schema: &Value) -> (String, Option<String>) {
         let as_written = |option: &Value| option.as_str().map_or_else(|| option.to_string(), ToOwned::to_owned);
         let options: Vec<String> = options.as_array().map_or(Vec::new(), |o| o.iter().map(as_written).collect());
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
-        let known = listing(options.iter().copied());
-        let text = format!("{} is not {known}", self.shown(pointer, schema));
+        let known = options.join(", ");
+        let text = format!("{} is not one of {known}", self.shown(pointer, schema));
         let word = self.root.find(pointer).filter(|node| node.filling == Filling::None).and_then(Node::text);
         let near = word.and_then(|word| did_you_mean(word, options.iter().copied()));
         (text, near.map(|near| format!("did you mean `{near}`?")))
@@ -211,6 +222,11 @@ impl<'t> Explainer<'t> {
         if let Some((_, example)) = format_words(schema) {
             return Some(example.to_owned());
         }
+        if let Some(choices) = schema["properties"].as_object().filter(|_| is_choice(schema)) {
+            let first = choices.keys().next().map_or("", String::as_str);
+            let known = listing(choices.keys().map(String::as_str));
+            return Some(format!("{known}, followed by its settings: `{first}: {{ … }}`"));
+        }
         range(schema).or_else(|| schema["description"].as_str().map(|text| first_sentence(text).to_owned()))
     }
 
@@ -258,7 +274,7 @@ fn format_words(schema: &Value) -> Option<(&'static str, &'static str)> {
         "span" => Some(("a length of time", "a length of time such as 500ms, 2s, 5m, 1h or 7d")),
         "size" => Some(("a size", "a size such as 512B, 64KiB, 16MiB or 1GB")),
         "address" => Some(("an address", "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080")),
-        "sha256" => Some(("a sha256", "64 hexadecimal digits, as `sha256sum FILE` prints them")),
+        "sha256" => Some(("a sha256", "64 hexadecimal digits in quotes, as `sha256sum FILE` prints them")),
         _ => None,
     }
 }

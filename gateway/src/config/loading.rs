@@ -15,8 +15,8 @@ use super::resolve;
 use super::resolved::Config;
 use super::shape;
 use super::surroundings::Surroundings;
-use super::tree::{Entry, Filling, Node, NodeValue, tokens};
-use super::written::ConfigFile;
+use super::tree::{Entry, Filling, Node, NodeValue, join, tokens};
+use super::written::{ConfigFile, Written};
 use super::yaml;
 
 /// Largest configuration file.
@@ -104,10 +104,11 @@ impl Loading<'_> {
         config.map(|config| (config, root))
     }
 
-    fn resolve(&mut self, written: &ConfigFile, root: &Node) -> (Config, Vec<(String, Diagnostic)>) {
+    fn resolve(&mut self, written: &Written, root: &Node) -> (Config, Vec<(String, Diagnostic)>) {
         let bases = &self.bases;
         let base_of = |place: Location| bases.get(&place.file).cloned().unwrap_or_default();
-        let (attachments, mut wrong) = attachments::read(written, root, &base_of, self.surroundings, &mut self.sources);
+        let (attachments, mut wrong) =
+            attachments::read(&written.file, root, &base_of, self.surroundings, &mut self.sources);
         let (config, mistakes) = resolve::resolve(written, root, &attachments, &base_of);
         wrong.extend(mistakes);
         (config, wrong)
@@ -251,33 +252,32 @@ impl Loading<'_> {
     }
 
     /// Deserialises all entries of the right shape, so that they can be checked further whatever is wrong with others.
-    fn deserialise(&mut self, root: &Node, wrong: &mut Vec<(String, Diagnostic)>) -> Option<ConfigFile> {
-        let mut value = root.to_json();
+    /// With them come the places of the tests among all that are written.
+    fn deserialise(&mut self, root: &Node, wrong: &mut Vec<(String, Diagnostic)>) -> Option<Written> {
+        let value = root.to_json();
         value.as_object()?;
-        // Each round removes the entry that could not be read; there are no more rounds than entries.
         let mut broken: HashSet<String> = wrong.iter().map(|(pointer, _)| entry_of(pointer)).collect();
-        for _ in 0..=yaml::MAX_NODES {
+        // Each round takes out an entry that could not be read; there are no more rounds than entries.
+        loop {
             let mut whole = value.clone();
-            without(&mut whole, &broken);
+            let tests = without(&mut whole, &broken);
             let error = match serde_path_to_error::deserialize::<_, ConfigFile>(whole) {
-                Ok(written) => return Some(written),
+                Ok(file) => return Some(Written { file, tests }),
                 Err(error) => error,
             };
-            let pointer = pointer_of(error.path());
-            // Paths lead through a list from which broken items were removed; lists are only at the top in `tests`.
+            let pointer = pointer_of(error.path(), &tests);
             let text = format!("this cannot be understood: {}", error.inner());
             wrong.push((pointer.clone(), Diagnostic::new(root.place(&pointer), root.path(&pointer), text)));
             let entry = entry_of(&pointer);
             if entry.is_empty() || !broken.insert(entry) {
                 return None;
             }
-            if pointer.starts_with("/tests") {
-                value.as_object_mut()?.shift_remove("tests");
-            }
         }
-        None
     }
 }
+
+/// Shorter texts are too common to be taken for what `${…}` stood for, and too short to be a secret.
+const MIN_SECRET_CHARS: usize = 4;
 
 /// Takes out of a diagnostic what `${…}` stood for, which may be a secret; drops it if that is missing, which has been
 /// said.
@@ -285,7 +285,7 @@ fn discreet(root: &Node, pointer: &str, mut diagnostic: Diagnostic) -> Option<Di
     let Some(node) = root.find(pointer) else { return Some(diagnostic) };
     match (node.filling, node.text()) {
         (Filling::Failed, _) => None,
-        (Filling::Filled, Some(value)) if !value.is_empty() => {
+        (Filling::Filled, Some(value)) if value.chars().count() >= MIN_SECRET_CHARS => {
             diagnostic.text = diagnostic.text.replace(value, "${…}");
             diagnostic.hint = diagnostic.hint.map(|hint| hint.replace(value, "${…}"));
             Some(diagnostic)
@@ -306,42 +306,48 @@ fn entry_of(pointer: &str) -> String {
     pointer.split('/').take(depth + 1).collect::<Vec<_>>().join("/")
 }
 
-/// Removes entries. Tests are removed from the last to the first, so that those that stay keep their order.
-fn without(value: &mut Value, entries: &HashSet<String>) {
-    let mut indices: Vec<usize> = Vec::new();
-    for entry in entries {
+/// Removes entries; returns the places that the remaining tests had.
+fn without(value: &mut Value, entries: &HashSet<String>) -> Vec<usize> {
+    for entry in entries.iter().filter(|entry| !entry.starts_with("/tests/")) {
         let path: Vec<String> = tokens(entry).collect();
         match (path.as_slice(), &mut *value) {
             ([section], Value::Object(top)) => drop(top.shift_remove(section)),
-            ([section, name], Value::Object(top)) => match top.get_mut(section) {
-                Some(Value::Object(entries)) => drop(entries.shift_remove(name)),
-                Some(Value::Array(_)) => indices.extend(name.parse::<usize>().ok()),
-                _ => {}
-            },
+            ([section, name], Value::Object(top)) => {
+                if let Some(Value::Object(entries)) = top.get_mut(section) {
+                    entries.shift_remove(name);
+                }
+            }
             (_, _) => {}
         }
     }
-    indices.sort_unstable();
+    let mut kept = Vec::new();
     if let Some(Value::Array(tests)) = value.get_mut("tests") {
-        for index in indices.into_iter().rev().filter(|index| *index < usize::MAX) {
-            if index < tests.len() {
-                tests.remove(index);
+        let mut index = 0;
+        tests.retain(|_| {
+            let keep = !entries.contains(&format!("/tests/{index}"));
+            if keep {
+                kept.push(index);
             }
-        }
+            index += 1;
+            keep
+        });
     }
+    kept
 }
 
-fn pointer_of(path: &serde_path_to_error::Path) -> String {
+/// `tests` are the places of the remaining tests among all.
+fn pointer_of(path: &serde_path_to_error::Path, tests: &[usize]) -> String {
     use serde_path_to_error::Segment;
     let mut pointer = String::new();
     for segment in path.iter() {
         let token = match segment {
+            Segment::Seq { index } if pointer == "/tests" => tests.get(*index).unwrap_or(index).to_string(),
             Segment::Seq { index } => index.to_string(),
             Segment::Map { key } => key.clone(),
             Segment::Enum { variant } => variant.clone(),
             Segment::Unknown => continue,
         };
-        pointer = super::tree::join(&pointer, &token);
+        pointer = join(&pointer, &token);
     }
     pointer
 }

@@ -42,6 +42,15 @@ pub struct ConfigFile {
     pub tests: Vec<TestSection>,
 }
 
+/// What could be read of a configuration.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// All entries of the right shape.
+    pub file: ConfigFile,
+    /// For each of its tests, the place among all tests that are written.
+    pub tests: Vec<usize>,
+}
+
 fn default_data_dir() -> PathBuf {
     PathBuf::from("./data")
 }

@@ -1,5 +1,7 @@
 //! Test cases: their messages and what is to come out.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 use sluicegate_engine::failure::FailureClass;
 use sluicegate_engine::message::Message;
@@ -7,7 +9,7 @@ use sluicegate_engine::message::Message;
 use super::Resolver;
 use crate::config::expectation::DroppedSection;
 use crate::config::resolved::{Expectation, ExpectedDrop, ExpectedMessage, TestCase};
-use crate::config::tree::{Node, join};
+use crate::config::tree::join;
 use crate::config::written::{ExpectSection, ExpectedMessageSection, GivenSection, TestSection};
 
 /// When the messages of tests were made, in milliseconds since the Unix epoch: 2026-01-01T00:00:00Z. Plugins see it as
@@ -15,21 +17,25 @@ use crate::config::written::{ExpectSection, ExpectedMessageSection, GivenSection
 const TEST_TIME_MS: u64 = 1_767_225_600_000;
 
 impl Resolver<'_> {
-    pub(super) fn cases(&mut self) -> Vec<TestCase> {
+    /// `places` are those of the cases among all that are written.
+    pub(super) fn cases(&mut self, places: &[usize]) -> Vec<TestCase> {
+        let mut first: HashMap<&str, usize> = HashMap::new();
         let written = self.written;
-        // Those that did not fit their shape are missing from `written`, so places are found by name.
-        written.tests.iter().filter_map(|section| self.case(section)).collect()
+        let mut cases = Vec::new();
+        for (section, index) in written.tests.iter().zip(places) {
+            if let Some(first) = first.insert(&section.name, *index) {
+                let other = self.root.place(&format!("/tests/{first}/name"));
+                let mistake = self.wrong(&format!("/tests/{index}/name"), "another test has this name");
+                mistake.related = Some(Box::new((other, "the other one".to_owned())));
+                mistake.hint = Some("give each test a name of its own".to_owned());
+            }
+            cases.push(self.case(section, *index));
+        }
+        cases
     }
 
-    fn case(&mut self, section: &TestSection) -> Option<TestCase> {
-        let tests = self.root.get("tests").map(Node::items).unwrap_or_default();
-        let named = |node: &Node| node.get("name").and_then(Node::text) == Some(&section.name);
-        let index = tests.iter().position(named)?;
-        let pointer = join("/tests", &index.to_string());
-        if tests[index + 1..].iter().any(named) {
-            self.wrong(&join(&pointer, "name"), format!("two tests are called `{}`", section.name)).hint =
-                Some("give each test a name of its own".to_owned());
-        }
+    fn case(&mut self, section: &TestSection, index: usize) -> TestCase {
+        let pointer = format!("/tests/{index}");
         let pipelines = self.defined("pipelines");
         if !pipelines.contains(&section.pipeline) {
             let known: Vec<&str> = pipelines.iter().map(String::as_str).collect();
@@ -38,7 +44,7 @@ impl Resolver<'_> {
         }
         let given = self.given(&join(&pointer, "given"), index, &section.given);
         let expect = self.expect(&join(&pointer, "expect"), section);
-        Some(TestCase { name: section.name.clone(), pipeline: section.pipeline.as_str().into(), given, expect })
+        TestCase { name: section.name.clone(), pipeline: section.pipeline.as_str().into(), given, expect }
     }
 
     fn given(&mut self, pointer: &str, index: usize, given: &GivenSection) -> Message {

@@ -19,7 +19,7 @@ use super::diagnostic::{Diagnostic, did_you_mean, listing};
 use super::location::Location;
 use super::resolved::{Config, PluginConfig, SchemaConfig, ServerConfig};
 use super::tree::{Node, join};
-use super::written::ConfigFile;
+use super::written::{ConfigFile, Written};
 
 /// Longest name of a pipeline, target, plugin or schema, in characters.
 pub const MAX_NAME_CHARS: usize = 64;
@@ -38,20 +38,27 @@ pub(crate) struct Resolver<'c> {
 /// Resolves a configuration. Parts of `root` that did not fit their shape may be missing from `written`; names in
 /// `root` count as defined all the same. The result is a whole only if there is no diagnostic, also not from before.
 pub(crate) fn resolve(
-    written: &ConfigFile,
+    written: &Written,
     root: &Node,
     attachments: &Attachments,
     base_of: &dyn Fn(Location) -> PathBuf,
 ) -> (Config, Vec<(String, Diagnostic)>) {
-    let mut resolver =
-        Resolver { written, root, attachments, base_of, schemas: Vec::new(), plugins: Vec::new(), wrong: Vec::new() };
+    let mut resolver = Resolver {
+        written: &written.file,
+        root,
+        attachments,
+        base_of,
+        schemas: Vec::new(),
+        plugins: Vec::new(),
+        wrong: Vec::new(),
+    };
     resolver.names();
     let server = resolver.server();
     resolver.schemas();
     resolver.plugins();
     let pipelines = resolver.pipelines();
-    let tests = resolver.cases();
-    let data_dir = absolute(&base_of(root.place("/data_dir")), &written.data_dir);
+    let tests = resolver.cases(&written.tests);
+    let data_dir = absolute(&base_of(root.place("/data_dir")), &written.file.data_dir);
     let version = resolver.version().into();
     let Resolver { schemas, plugins, wrong, .. } = resolver;
     (Config { server, data_dir, schemas, plugins, pipelines, tests, version }, wrong)
