@@ -42,6 +42,7 @@ struct SourceState {
     refused_connects: VecDeque<Failure>,
     refused_settles: VecDeque<Failure>,
     cut: bool,
+    settle_time: Duration,
     next_token: u128,
 }
 
@@ -105,6 +106,11 @@ impl MemorySource {
     /// Fails the next settlements, in turn.
     pub fn refuse_settles(&self, failures: impl IntoIterator<Item = Failure>) {
         lock(&self.shared.state).refused_settles.extend(failures);
+    }
+
+    /// Makes every call of `settle` take this long, after it has taken effect: as with a broker that answers late.
+    pub fn settle_slowly(&self, time: Duration) {
+        lock(&self.shared.state).settle_time = time;
     }
 
     /// Breaks the connection.
@@ -201,6 +207,17 @@ impl Inlet for MemorySource {
 #[async_trait]
 impl Settler for MemorySource {
     async fn settle(&mut self, batch: &[Settled]) -> Result<(), Failure> {
+        let time = self.settle_now(batch)?;
+        self.shared.changed.notify_waiters();
+        if !time.is_zero() {
+            tokio::time::sleep(time).await;
+        }
+        Ok(())
+    }
+}
+
+impl MemorySource {
+    fn settle_now(&self, batch: &[Settled]) -> Result<Duration, Failure> {
         let mut state = lock(&self.shared.state);
         if let Some(failure) = state.refused_settles.pop_front() {
             return Err(failure);
@@ -220,9 +237,7 @@ impl Settler for MemorySource {
                 }
             }
         }
-        drop(state);
-        self.shared.changed.notify_waiters();
-        Ok(())
+        Ok(state.settle_time)
     }
 }
 

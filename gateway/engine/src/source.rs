@@ -49,6 +49,9 @@ pub trait Settler: Send {
     /// Settles a batch, in any order. Never called with an empty batch. When it returns, what was settled is known to
     /// the other side as far as its protocol allows.
     ///
+    /// Not cancelled but with the connection, when the inlet has failed: then the batch is settled again on the next one
+    /// if the source [resumes](Connection::resumes), so that settling twice must be the same as once there.
+    ///
     /// # Errors
     /// Any failure leads to a new connection, and the batch is settled again there if the source
     /// [resumes](Connection::resumes).

@@ -40,6 +40,14 @@ enum Ended {
     Lost(Failure),
 }
 
+/// How a connection ended.
+enum Closing {
+    /// It is gone; a new one is needed.
+    Lost(Failure),
+    /// Nothing more comes and everything in flight was settled, or else the connection was lost while draining.
+    Drained(Option<Failure>),
+}
+
 impl SourceDriver {
     /// The driver and the channel on which deliveries come; it has room for all that may be in flight.
     pub fn new(source: Box<dyn Source>, owner: LinkOwner, max_in_flight: usize) -> (Self, mpsc::Receiver<Arrival>) {
@@ -55,81 +63,84 @@ impl SourceDriver {
     /// Reads until `stop` or the end of input, then settles what is still in flight, then closes.
     pub async fn run(self, stop: CancellationToken) {
         let Self { mut source, owner, max_in_flight, deliveries, consumed, outdated } = self;
-        let in_flight = Arc::new(Semaphore::new(max_in_flight));
+        let Link { pipeline, system, .. } = owner.link();
         // Room for every permit: a settlement never waits.
-        let (settle_to, mut settlements) = mpsc::channel::<Settled>(max_in_flight);
-        let mut unsettled = Vec::new();
+        let (settle_to, settlements) = mpsc::channel(max_in_flight);
+        let in_flight = Arc::new(Semaphore::new(max_in_flight));
+        let mut intake = Some(Intake { deliveries, settle_to, in_flight, consumed, epoch: 0, postpones: false });
+        let mut backflow = Backflow { settlements, unsettled: Vec::new(), outdated };
         let mut first_delay = Duration::ZERO;
-        let mut epoch = 0;
         loop {
-            let Some(connection) = owner.connect(&mut source, &stop, first_delay).await else {
-                break;
-            };
-            let Connection { inlet, mut settler, resumes, postpones } = connection;
-            epoch += 1;
-            let current = if resumes { None } else { Some(epoch) };
+            let Some(connection) = owner.connect(&mut source, &stop, first_delay).await else { break };
             let since = Instant::now();
-            let intake = Intake {
-                deliveries: &deliveries,
-                settle_to: &settle_to,
-                in_flight: &in_flight,
-                consumed: &consumed,
-                epoch,
-                postpones,
-            };
-            let lost = {
-                let reading = intake.read(inlet, &stop);
-                let settling = settle(settler.as_mut(), &mut settlements, &mut unsettled, current, &outdated);
-                tokio::pin!(reading, settling);
-                tokio::select! {
-                    ended = &mut reading => ended,
-                    failure = &mut settling => failure.map_or(Ended::Stopped, Ended::Lost),
-                }
-            };
-            match lost {
-                Ended::Lost(failure) => {
-                    let Link { pipeline, system, .. } = owner.link();
+            let Connection { inlet, mut settler, resumes, postpones } = connection;
+            if let Some(intake) = &mut intake {
+                intake.epoch += 1;
+                intake.postpones = postpones;
+            }
+            match flow(&mut intake, &mut backflow, inlet, settler.as_mut(), resumes, &stop).await {
+                Closing::Lost(failure) => {
                     warn!(pipeline = %pipeline, system, error = %failure, "source connection lost; connecting again");
                     owner.set(LinkState::Connecting(Some(failure.text)));
-                    first_delay = if since.elapsed() < Duration::from_secs(1) {
-                        Duration::from_millis(500)
-                    } else {
-                        Duration::ZERO
-                    };
+                    let broke_at_once = since.elapsed() < Duration::from_secs(1);
+                    first_delay = if broke_at_once { Duration::from_millis(500) } else { Duration::ZERO };
                 }
-                Ended::Stopped | Ended::EndOfInput => {
-                    drop(deliveries);
-                    drop(settle_to);
-                    let lost = settle(settler.as_mut(), &mut settlements, &mut unsettled, current, &outdated).await;
-                    finish(&owner, settler, lost, unsettled.len()).await;
+                Closing::Drained(lost) => {
+                    finish(&pipeline, settler, lost, backflow.unsettled.len()).await;
                     return;
                 }
             }
         }
         // Stopped while not connected: nobody to settle with, the source delivers again what was in flight.
-        drop(deliveries);
-        drop(settle_to);
-        let mut left = unsettled.len();
-        while settlements.recv().await.is_some() {
+        drop(intake);
+        let mut left = backflow.unsettled.len();
+        while backflow.settlements.recv().await.is_some() {
             left += 1;
         }
         if left > 0 {
-            let Link { pipeline, .. } = owner.link();
             warn!(pipeline = %pipeline, messages = left, "stopped while the source was not connected: it will deliver these messages again");
         }
     }
 }
 
-struct Intake<'a> {
-    deliveries: &'a mpsc::Sender<Arrival>,
-    settle_to: &'a mpsc::Sender<Settled>,
-    in_flight: &'a Arc<Semaphore>,
-    consumed: &'a metrics::Counter,
+/// Reads and settles on one connection, at the same time. When nothing more is to be read, `intake` is taken and
+/// dropped, so that settling ends with the last delivery in flight; it is never interrupted for that, since what is
+/// being settled must not be settled twice on one connection.
+async fn flow(
+    intake: &mut Option<Intake>,
+    backflow: &mut Backflow,
+    inlet: Box<dyn Inlet>,
+    settler: &mut dyn Settler,
+    resumes: bool,
+    stop: &CancellationToken,
+) -> Closing {
+    let epoch = intake.as_ref().map(|intake| intake.epoch).filter(|_| !resumes);
+    let settling = backflow.settle(settler, epoch);
+    tokio::pin!(settling);
+    if let Some(intake) = &*intake {
+        let ended = tokio::select! {
+            ended = intake.read(inlet, stop) => ended,
+            lost = &mut settling => return lost.map_or(Closing::Drained(None), Closing::Lost),
+        };
+        if let Ended::Lost(failure) = ended {
+            return Closing::Lost(failure);
+        }
+    }
+    *intake = None;
+    Closing::Drained(settling.await)
+}
+
+/// What makes deliveries of what is read.
+struct Intake {
+    deliveries: mpsc::Sender<Arrival>,
+    settle_to: mpsc::Sender<Settled>,
+    in_flight: Arc<Semaphore>,
+    consumed: metrics::Counter,
     epoch: u64,
     postpones: bool,
 }
 
-impl Intake<'_> {
+impl Intake {
     /// Reads as long as there is room in flight.
     async fn read(&self, mut inlet: Box<dyn Inlet>, stop: &CancellationToken) -> Ended {
         loop {
@@ -159,8 +170,9 @@ impl Intake<'_> {
         inlet.receive(room).await
     }
 
+    /// `Err` when nobody takes deliveries any more.
     async fn deliver(&self, received: Received) -> Result<(), ()> {
-        let permit = Arc::clone(self.in_flight).acquire_owned().await.map_err(|_| ())?;
+        let permit = Arc::clone(&self.in_flight).acquire_owned().await.map_err(|_| ())?;
         self.consumed.increment(1);
         let delivery = Delivery::new(received, self.epoch, self.settle_to.clone(), permit);
         // A refused delivery is dropped here, which requeues it.
@@ -168,50 +180,57 @@ impl Intake<'_> {
     }
 }
 
-/// Settles until every delivery is settled and none can come (`None`) or the connection is lost (`Some`). What the
-/// lost connection has not taken stays in `unsettled`, for the next connection.
-async fn settle(
-    settler: &mut dyn Settler,
-    settlements: &mut mpsc::Receiver<Settled>,
-    unsettled: &mut Vec<Settled>,
-    current_epoch: Option<u64>,
-    outdated: &metrics::Counter,
-) -> Option<Failure> {
-    loop {
-        if unsettled.is_empty() && settlements.recv_many(unsettled, MAX_BATCH).await == 0 {
-            return None;
-        }
-        if let Some(epoch) = current_epoch {
-            let before = unsettled.len();
-            unsettled.retain(|settled| settled.epoch == epoch);
-            let gone = before - unsettled.len();
-            if gone > 0 {
-                outdated.increment(gone as u64);
-                debug!(
-                    messages = gone,
-                    "settlements of an earlier connection are void; the broker delivers these messages again"
-                );
+/// What brings settlements back.
+struct Backflow {
+    settlements: mpsc::Receiver<Settled>,
+    /// Given to a connection that has not said that it took them: for the next one, if the source resumes.
+    unsettled: Vec<Settled>,
+    outdated: metrics::Counter,
+}
+
+impl Backflow {
+    /// Settles until every delivery is settled and none can come (`None`) or the connection is lost (`Some`).
+    /// `epoch` is the connection's, if only its own deliveries can be settled on it.
+    async fn settle(&mut self, settler: &mut dyn Settler, epoch: Option<u64>) -> Option<Failure> {
+        loop {
+            if self.unsettled.is_empty() && self.settlements.recv_many(&mut self.unsettled, MAX_BATCH).await == 0 {
+                return None;
+            }
+            if let Some(epoch) = epoch {
+                self.forget_outdated(epoch);
+            }
+            if !self.unsettled.is_empty() {
+                if let Err(failure) = settler.settle(&self.unsettled).await {
+                    return Some(failure);
+                }
+                self.unsettled.clear();
             }
         }
-        if !unsettled.is_empty() {
-            if let Err(failure) = settler.settle(unsettled).await {
-                return Some(failure);
-            }
-            unsettled.clear();
+    }
+
+    fn forget_outdated(&mut self, epoch: u64) {
+        let before = self.unsettled.len();
+        self.unsettled.retain(|settled| settled.epoch == epoch);
+        let gone = before - self.unsettled.len();
+        if gone > 0 {
+            self.outdated.increment(gone as u64);
+            debug!(
+                messages = gone,
+                "settlements of an earlier connection are void; the broker delivers these messages again"
+            );
         }
     }
 }
 
-async fn finish(owner: &LinkOwner, mut settler: Box<dyn Settler>, lost: Option<Failure>, unsettled: usize) {
-    let Link { pipeline, .. } = owner.link();
+async fn finish(pipeline: &str, mut settler: Box<dyn Settler>, lost: Option<Failure>, unsettled: usize) {
     if let Some(failure) = lost {
-        warn!(pipeline = %pipeline, error = %failure, messages = unsettled, "connection lost while draining: the source will deliver these messages again");
+        warn!(pipeline, error = %failure, messages = unsettled, "connection lost while draining: the source will deliver these messages again");
         return;
     }
     match settler.close().await {
-        Ok(()) => info!(pipeline = %pipeline, "source closed, everything settled"),
+        Ok(()) => info!(pipeline, "source closed, everything settled"),
         Err(failure) => {
-            warn!(pipeline = %pipeline, error = %failure, "closing the source failed; everything was settled before")
+            warn!(pipeline, error = %failure, "closing the source failed; everything was settled before")
         }
     }
 }

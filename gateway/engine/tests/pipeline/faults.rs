@@ -256,3 +256,16 @@ async fn a_step_that_takes_too_long_times_out_and_is_tried_again() {
     bench.run().await;
     assert_eq!(bench.source.settled()[0].1.settlement, Settlement::Delivered);
 }
+
+#[tokio::test(start_paused = true)]
+async fn stopping_in_the_middle_of_a_settlement_does_not_settle_twice() {
+    let bench = Bench::new(MemorySource::of(numbered(3)).endless(), ["a"]);
+    bench.source.settle_slowly(Duration::from_secs(2));
+    let (stop, run) = bench.start();
+    eventually("a settlement is under way", || !bench.source.settled().is_empty()).await;
+    stop.cancel();
+    assert_eq!(run.await.expect("no panic").abandoned, 0);
+    // The source refuses what it has settled already, which would count as a lost connection.
+    assert_eq!((bench.source.settled().len(), bench.source.connects()), (3, 1));
+    assert!(bench.source.remaining().is_empty());
+}
