@@ -121,7 +121,9 @@ impl Cache {
         file.take(self.limit_bytes).read_to_end(&mut entry).map_err(|_| "it cannot be read")?;
         let rest = entry.strip_prefix(MAGIC.as_slice()).ok_or("it is no cache entry of this version")?;
         let (mac, code) = rest.split_at_checked(MAC_BYTES).ok_or("it is cut short")?;
-        self.mac(id, code)?.verify_slice(mac).map_err(|_| "it was not written by this gateway, or was changed since")?;
+        self.mac(id, code)?
+            .verify_slice(mac)
+            .map_err(|_| "it was not written by this gateway, or was changed since")?;
         deserialize(engine, code).map_err(|_| "wasmtime does not take it")
     }
 

@@ -82,8 +82,7 @@ pub(crate) fn inspect(plugin: &str, bytes: &[u8], limit_bytes: u64) -> Result<Sh
     if !refused.is_empty() {
         return Err(LoadError::Imports { plugin: plugin.to_owned(), imports: refused });
     }
-    let roles =
-        roles(&names.exports).map_err(|text| LoadError::Contract { plugin: plugin.to_owned(), text })?;
+    let roles = roles(&names.exports).map_err(|text| LoadError::Contract { plugin: plugin.to_owned(), text })?;
     Ok(Shape { imports: names.imports, roles })
 }
 
@@ -223,15 +222,11 @@ mod tests {
             (import "wasi:cli/stdout@0.3.0" (instance))
             (import "sluicegate:plugin/log@0.2.0" (instance))
             (import "log" (func)))"#;
-        let LoadError::Imports { imports, .. } =
-            inspect("p", &component(text), LIMIT_BYTES).expect_err("refused")
+        let LoadError::Imports { imports, .. } = inspect("p", &component(text), LIMIT_BYTES).expect_err("refused")
         else {
             panic!("another error");
         };
-        assert_eq!(
-            imports,
-            ["wasi:sockets/tcp@0.2.0", "wasi:cli/stdout@0.3.0", "sluicegate:plugin/log@0.2.0", "log"]
-        );
+        assert_eq!(imports, ["wasi:sockets/tcp@0.2.0", "wasi:cli/stdout@0.3.0", "sluicegate:plugin/log@0.2.0", "log"]);
     }
 
     #[test]

@@ -90,7 +90,8 @@ impl ConfiguredPlugin {
         check(&plugin, &limits)?;
         let config = config.to_string();
         if config.len() > MAX_CONFIG_BYTES {
-            let text = format!("its configuration has {} bytes, more than the limit of {MAX_CONFIG_BYTES}", config.len());
+            let text =
+                format!("its configuration has {} bytes, more than the limit of {MAX_CONFIG_BYTES}", config.len());
             return Err(ConfigureError::Limits { plugin: plugin.name.to_string(), text });
         }
         let configure_limits = limits.for_configure();
@@ -111,8 +112,7 @@ impl ConfiguredPlugin {
         let known: Arc<dyn Shelf> = Arc::clone(&idle) as Arc<dyn Shelf>;
         plugin.host.slots.add(Weak::clone(&Arc::downgrade(&known)));
         let metrics = Role::ALL.map(|role| plugin.metrics.of_role(role));
-        let configured =
-            Configured { plugin, source, isolation: in_force, limits, configure_limits, idle, metrics };
+        let configured = Configured { plugin, source, isolation: in_force, limits, configure_limits, idle, metrics };
         configured.try_out().await?;
         Ok(Self(Arc::new(configured)))
     }
@@ -357,9 +357,7 @@ fn fall_back(plugin: &Loaded, wanted: Isolation, reason: String) -> IsolationInF
         Isolation::Batch => Isolation::Batch,
     };
     let (wanted, in_force) = (wanted.name(), isolation.name());
-    tracing::warn!(
-        plugin = &*plugin.name, wanted, in_force, reason, "plugin cannot be snapshotted after `configure`"
-    );
+    tracing::warn!(plugin = &*plugin.name, wanted, in_force, reason, "plugin cannot be snapshotted after `configure`");
     IsolationInForce { isolation, fallback_reason: Some(format!("it cannot be snapshotted: {reason}")) }
 }
 

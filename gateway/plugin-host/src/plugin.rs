@@ -150,10 +150,9 @@ async fn ask_for_schema(
     let mut instance = Instance::new(host, code, name, metrics, &limits, begin)
         .await
         .map_err(|failure| failed(failure.to_string()))?;
-    instance.check_types(code).map_err(|error| LoadError::Contract {
-        plugin: name.to_string(),
-        text: mismatch(&error),
-    })?;
+    instance
+        .check_types(code)
+        .map_err(|error| LoadError::Contract { plugin: name.to_string(), text: mismatch(&error) })?;
     let text = instance.config_schema(code, &limits).await.map_err(|failure| failed(failure.to_string()))?;
     if text.len() > MAX_CONFIG_BYTES {
         return Err(failed(format!("it has {} bytes, more than the limit of {MAX_CONFIG_BYTES}", text.len())));

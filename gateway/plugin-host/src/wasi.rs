@@ -183,10 +183,7 @@ impl cli::terminal_stderr::Host for State {
 impl clocks::wall_clock::Host for State {
     fn now(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
         let now_ms = self.call.clock.wall_ms();
-        Ok(clocks::wall_clock::Datetime {
-            seconds: now_ms / 1_000,
-            nanoseconds: (now_ms % 1_000) as u32 * 1_000_000,
-        })
+        Ok(clocks::wall_clock::Datetime { seconds: now_ms / 1_000, nanoseconds: (now_ms % 1_000) as u32 * 1_000_000 })
     }
 
     fn resolution(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
@@ -227,7 +224,9 @@ impl clocks::monotonic_clock::Host for State {
 impl State {
     fn random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {
         if length > RANDOM_BYTES {
-            return Err(Stop::Breach(format!("asked for {length} random bytes at once, more than {RANDOM_BYTES}")).into());
+            return Err(
+                Stop::Breach(format!("asked for {length} random bytes at once, more than {RANDOM_BYTES}")).into()
+            );
         }
         let mut bytes = vec![0; length as usize];
         self.call.random.fill(&mut bytes);

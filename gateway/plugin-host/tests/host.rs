@@ -2,8 +2,10 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -183,7 +185,8 @@ async fn a_bad_edit_is_told_to_the_guest() {
 async fn a_large_body_can_be_edited() {
     let body = json!({ "email": "a@b.c", "rest": "x".repeat(1_024 * 1_024 - 30) }).to_string();
     let plugin = load("redact", bundled("redact")).await;
-    let plugin = plugin.configure(&json!({ "mask": ["/email"] }), settings(Isolation::Reuse)).await.expect("configures");
+    let plugin =
+        plugin.configure(&json!({ "mask": ["/email"] }), settings(Isolation::Reuse)).await.expect("configures");
     let messages = in_time(plugin.transform().expect("a transform").transform(&message(body))).await.expect("passes");
     assert_eq!(messages[0].body.json().expect("JSON")["email"], "***");
 }
@@ -204,7 +207,8 @@ async fn a_plugin_tells_what_it_is() {
     assert_eq!(plugin.config_schema()["required"], json!(["do"]));
     assert_eq!(plugin.size_bytes(), guest("hostile").len() as u64);
     assert!(plugin.imports().iter().any(|import| import == "sluicegate:plugin/messages@0.1.0"));
-    let filter_only = load("files", guest("files")).await.configure(&json!({}), Settings::default()).await.expect("fine");
+    let filter_only =
+        load("files", guest("files")).await.configure(&json!({}), Settings::default()).await.expect("fine");
     assert!(filter_only.filter().is_some() && filter_only.transform().is_none() && filter_only.route().is_none());
     assert_eq!(filter_only.measure(Role::Route, &message("{}")).await, None);
 }
@@ -221,7 +225,8 @@ async fn a_measurement_tells_outcome_time_and_memory() {
 /// All that are bundled, configured both ways: a snapshot behaves like the plugin itself.
 async fn bundled_plugin(name: &str, config: Value) -> [ConfiguredPlugin; 2] {
     let plugin = load(name, bundled(name)).await;
-    let snapshot = plugin.configure(&config, settings(Isolation::Message)).await.unwrap_or_else(|error| panic!("{error}"));
+    let snapshot =
+        plugin.configure(&config, settings(Isolation::Message)).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(snapshot.isolation().fallback_reason, None, "{name} can be snapshotted");
     [snapshot, plugin.configure(&config, settings(Isolation::Reuse)).await.expect("configures")]
 }
@@ -244,11 +249,15 @@ async fn jq_filters_transforms_and_routes() {
         let original = message(r#"{"items":[{"n":1},{"n":2}]}"#);
         let messages = jq.transform().expect("a transform").transform(&original).await.expect("splits");
         let bodies: Vec<_> = messages.iter().map(|message| message.body.bytes().clone()).collect();
-        assert_eq!(bodies, [&br#"{"n":1,"big":12345678901234567890123}"#[..], br#"{"n":2,"big":12345678901234567890123}"#]);
+        assert_eq!(
+            bodies,
+            [&br#"{"n":1,"big":12345678901234567890123}"#[..], br#"{"n":2,"big":12345678901234567890123}"#]
+        );
         assert_eq!(messages[1].id, format!("{}#1", original.id));
     }
     for jq in bundled_plugin("jq", json!({ "program": ".to[]" })).await {
-        let destinations = jq.route().expect("a router").route(&message(r#"{"to":["eu","us"]}"#)).await.expect("routes");
+        let destinations =
+            jq.route().expect("a router").route(&message(r#"{"to":["eu","us"]}"#)).await.expect("routes");
         assert_eq!(targets(&destinations), ["eu", "us"]);
     }
 }
@@ -264,11 +273,13 @@ async fn jq_refuses_a_bad_program() {
 
 #[tokio::test]
 async fn redact_masks() {
-    let config = json!({ "mask": ["/customer/email"], "remove": ["/secret"], "headers": { "remove": ["authorization"] } });
+    let config =
+        json!({ "mask": ["/customer/email"], "remove": ["/secret"], "headers": { "remove": ["authorization"] } });
     for redact in bundled_plugin("redact", config).await {
         let mut original = Message::clone(&message(r#"{"customer":{"email":"a@b.c","tier":"gold"},"secret":1}"#));
         original.headers.append("Authorization", "Bearer x");
-        let messages = redact.transform().expect("a transform").transform(&Arc::new(original.clone())).await.expect("passes");
+        let messages =
+            redact.transform().expect("a transform").transform(&Arc::new(original.clone())).await.expect("passes");
         assert_eq!(messages[0].body.bytes().as_ref(), br#"{"customer":{"email":"***","tier":"gold"}}"#);
         assert!(messages[0].headers.is_empty());
         assert_eq!(messages[0].id, original.id);
@@ -280,7 +291,10 @@ async fn split_splits() {
     for split in bundled_plugin("split", json!({ "pointer": "/items", "index_header": "index" })).await {
         let original = message(r#"{"items":[{"a":1},"b"]}"#);
         let messages = split.transform().expect("a transform").transform(&original).await.expect("splits");
-        assert_eq!(messages.iter().map(|m| m.body.bytes().as_ref()).collect::<Vec<_>>(), [&br#"{"a":1}"#[..], br#""b""#]);
+        assert_eq!(
+            messages.iter().map(|m| m.body.bytes().as_ref()).collect::<Vec<_>>(),
+            [&br#"{"a":1}"#[..], br#""b""#]
+        );
         assert_eq!(messages[1].headers.text("index"), Some("1"));
         assert_eq!(messages[0].id, format!("{}#0", original.id));
     }
@@ -288,7 +302,8 @@ async fn split_splits() {
 
 #[tokio::test]
 async fn topic_router_routes_by_pattern() {
-    let config = json!({ "patterns": [{ "pattern": "order.*", "to": ["orders"] }, { "pattern": "#.placed", "to": ["all"] }] });
+    let config =
+        json!({ "patterns": [{ "pattern": "order.*", "to": ["orders"] }, { "pattern": "#.placed", "to": ["all"] }] });
     for router in bundled_plugin("topic-router", config).await {
         let route = router.route().expect("a router");
         let placed = Arc::new(Message::new("test", "order.placed", "{}"));
@@ -317,7 +332,8 @@ async fn many_calls_at_once_keep_to_their_own_message() {
     let fresh = hostile(json!({ "do": "echo" }), Settings::default()).await;
     let tasks: Vec<_> = (0..200)
         .map(|number| {
-            let transform: Arc<dyn Transform> = if number % 2 == 0 { &plugin } else { &fresh }.transform().expect("one");
+            let transform: Arc<dyn Transform> =
+                if number % 2 == 0 { &plugin } else { &fresh }.transform().expect("one");
             tokio::spawn(async move {
                 let message = message(number.to_string());
                 let messages = transform.transform(&message).await.expect("passes");
@@ -347,6 +363,69 @@ async fn idle_instances_give_way() {
     }
 }
 
+/// Counters and gauges by name and labels.
+#[derive(Default)]
+struct Recorded(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+impl Recorded {
+    fn cell(&self, key: &metrics::Key) -> Arc<AtomicU64> {
+        let labels: Vec<_> = key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        let name = format!("{}{{{}}}", key.name(), labels.join(","));
+        Arc::clone(self.0.lock().expect("no panic").entry(name).or_default())
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.0.lock().expect("no panic").get(name).map_or(0, |cell| cell.load(Ordering::SeqCst))
+    }
+
+    fn gauge(&self, name: &str) -> f64 {
+        f64::from_bits(self.count(name))
+    }
+}
+
+impl metrics::Recorder for Recorded {
+    fn describe_counter(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_gauge(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+    fn describe_histogram(&self, _: metrics::KeyName, _: Option<metrics::Unit>, _: metrics::SharedString) {}
+
+    fn register_counter(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Counter {
+        metrics::Counter::from_arc(self.cell(key))
+    }
+
+    fn register_gauge(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Gauge {
+        metrics::Gauge::from_arc(self.cell(key))
+    }
+
+    fn register_histogram(&self, key: &metrics::Key, _: &metrics::Metadata<'_>) -> metrics::Histogram {
+        self.cell(key);
+        metrics::Histogram::noop()
+    }
+}
+
+#[test]
+fn calls_failures_and_instances_are_counted() {
+    let recorded = Recorded::default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    metrics::with_local_recorder(&recorded, || {
+        runtime.block_on(async {
+            let plugin = load("counted", guest("hostile")).await;
+            let config = json!({ "do": "reject", "only_kind": "bad" });
+            let configured = plugin.configure(&config, settings(Isolation::Reuse)).await.expect("configures");
+            assert_eq!(recorded.gauge("sluicegate_plugin_instances{plugin=counted}"), 1.0, "the idle one");
+            let filter = configured.filter().expect("a filter");
+            filter.filter(&message("{}")).await.expect("passes");
+            let bad = Arc::new(Message::new("test", "bad", "{}"));
+            filter.filter(&bad).await.expect_err("rejected");
+        });
+    });
+    assert_eq!(recorded.count("sluicegate_plugin_calls_total{plugin=counted,role=filter}"), 2);
+    assert_eq!(recorded.count("sluicegate_plugin_failures_total{plugin=counted,class=rejected}"), 1);
+    assert_eq!(recorded.gauge("sluicegate_plugin_instances{plugin=counted}"), 0.0, "none leaked");
+    let names = recorded.0.lock().expect("no panic");
+    assert!(names.contains_key("sluicegate_plugin_call_duration_seconds{plugin=counted,role=filter}"));
+    assert!(names.contains_key("sluicegate_plugin_log_lines_dropped_total{plugin=counted}"));
+}
+
 fn entries(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let files = fs::read_dir(folder).expect("folder").map(|entry| entry.expect("entry").path());
     files.filter(|path| path.extension().is_some_and(|suffix| suffix == "code")).collect()
@@ -355,8 +434,7 @@ fn entries(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 #[tokio::test]
 async fn compiled_code_is_kept_and_what_was_tampered_with_is_not_run() {
     let folder = tempfile::tempdir().expect("folder");
-    let config =
-        HostConfig { cache_dir: Some(folder.path().to_owned()), max_instances: 10, ..HostConfig::default() };
+    let config = HostConfig { cache_dir: Some(folder.path().to_owned()), max_instances: 10, ..HostConfig::default() };
     let run = || async {
         let host = PluginHost::new(config.clone()).expect("a host");
         let plugin = host.load("hostile", guest("hostile")).await.expect("loads");
@@ -386,8 +464,9 @@ async fn a_cache_that_cannot_be_made_is_an_error_with_its_path() {
     let folder = tempfile::tempdir().expect("folder");
     let file = folder.path().join("file");
     fs::write(&file, b"").expect("written");
-    let error = PluginHost::new(HostConfig { cache_dir: Some(file.join("cache")), max_instances: 2, ..HostConfig::default() })
-        .err()
-        .expect("no folder can be made in a file");
+    let error =
+        PluginHost::new(HostConfig { cache_dir: Some(file.join("cache")), max_instances: 2, ..HostConfig::default() })
+            .err()
+            .expect("no folder can be made in a file");
     assert!(error.to_string().contains("file/cache"), "{error}");
 }

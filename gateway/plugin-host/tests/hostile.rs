@@ -12,7 +12,8 @@ use sluicegate_engine::failure::{FailureClass, FailureKind, GuestFailure};
 use sluicegate_engine::message::Message;
 use sluicegate_engine::step::{Destination, Verdict};
 use sluicegate_plugin_host::{
-    ConfigureError, ConfiguredPlugin, HostConfig, Isolation, Limits, LoadError, MAX_DESTINATIONS, MAX_DRAFTS, PluginHost, Role, Settings,
+    ConfigureError, ConfiguredPlugin, HostConfig, Isolation, Limits, LoadError, MAX_DESTINATIONS, MAX_DRAFTS,
+    PluginHost, Role, Settings,
 };
 use support::{HOST, guest, guest_failure, hostile, in_time, load, message, message_of_kind, settings};
 
@@ -70,7 +71,8 @@ async fn an_endless_loop_is_stopped_at_its_limit() {
 #[tokio::test]
 async fn a_call_that_is_slow_but_within_its_limit_passes() {
     let limits = Limits { cpu: Duration::from_secs(20), ..Limits::default() };
-    let plugin = hostile(json!({ "do": "slow", "turns": 20_000_000 }), Settings { limits, ..Settings::default() }).await;
+    let plugin =
+        hostile(json!({ "do": "slow", "turns": 20_000_000 }), Settings { limits, ..Settings::default() }).await;
     let filter = plugin.filter().expect("a filter");
     assert_eq!(in_time(filter.filter(&message("{}"))).await, Ok(Verdict::Keep));
 }
@@ -163,7 +165,10 @@ async fn too_many_destinations_break_the_contract() {
     let plugin = hostile(json!({ "do": "pass", "to": to }), Settings::default()).await;
     let failure = plugin.route().expect("a router").route(&message("{}")).await.expect_err("one too many");
     let failure = guest_failure(failure);
-    assert!(matches!(&failure, GuestFailure::ContractViolation(text) if text.contains("1001 destinations")), "{failure}");
+    assert!(
+        matches!(&failure, GuestFailure::ContractViolation(text) if text.contains("1001 destinations")),
+        "{failure}"
+    );
 
     let long = json!({ "do": "pass", "to": ["x".repeat(60_000), "y".repeat(60_000)] });
     let limits = Limits { output_bytes: 100_000, ..Limits::default() };
@@ -175,7 +180,8 @@ async fn too_many_destinations_break_the_contract() {
 /// Names of targets are the pipeline's to check; the host passes on whatever the guest says.
 #[tokio::test]
 async fn a_bad_target_name_reaches_the_pipeline_as_it_is() {
-    let plugin = hostile(json!({ "do": "pass", "to": ["nope\u{1b}"], "key": "k", "delay_ms": 7 }), Settings::default()).await;
+    let plugin =
+        hostile(json!({ "do": "pass", "to": ["nope\u{1b}"], "key": "k", "delay_ms": 7 }), Settings::default()).await;
     let destinations = plugin.route().expect("a router").route(&message("{}")).await.expect("an answer");
     let expected = Destination { target: "nope\u{1b}".to_owned(), key: Some("k".to_owned()), delay_ms: Some(7) };
     assert_eq!(destinations, [expected]);
@@ -191,6 +197,57 @@ async fn a_log_flood_is_cut_and_counted() {
         let measured = in_time(plugin.measure(role, &message("{}"))).await.expect("has the role");
         assert!(measured.outcome.is_ok(), "{:?}", measured.outcome);
         assert_eq!(measured.log_lines_dropped, 100 - 32);
+    }
+}
+
+/// The lines themselves: as many and as long as allowed, and none of them able to pass for another.
+#[test]
+fn log_lines_are_cut_and_cannot_be_forged() {
+    let written = Written::default();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(written.clone()).finish();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tracing::subscriber::with_default(subscriber, || {
+        runtime.block_on(async {
+            let limits = Limits { cpu: Duration::from_secs(5), log_lines: 3, log_line_bytes: 100, ..Limits::default() };
+            let config = json!({ "do": "log_flood", "count": 10 });
+            let plugin = hostile(config, Settings { isolation: Isolation::Reuse, limits }).await;
+            let mut message = Message::new("test", "test", "{}");
+            message.id = "id\n2026 INFO forged".to_owned();
+            plugin.filter().expect("a filter").filter(&Arc::new(message)).await.expect("passes");
+        });
+    });
+    let text = written.text();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("sluicegate::plugin")).collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines.iter().all(|line| line.len() < 300 && line.contains("flood") && line.contains("plugin=\"hostile\"")));
+    assert!(text.lines().all(|line| !line.starts_with("2026 INFO forged")), "{text}");
+}
+
+/// What a subscriber wrote.
+#[derive(Clone, Default)]
+struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl Written {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no panic").clone()).expect("text")
+    }
+}
+
+impl std::io::Write for Written {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl tracing_subscriber::fmt::MakeWriter<'_> for Written {
+    type Writer = Self;
+
+    fn make_writer(&self) -> Self {
+        self.clone()
     }
 }
 
@@ -217,7 +274,9 @@ async fn a_failure_names_the_plugin_and_its_digest() {
     let failure = plugin.filter().expect("a filter").filter(&message("{}")).await.expect_err("fails");
     assert_eq!(failure.class(), FailureClass::Trap);
     assert_eq!(failure.kind(), FailureKind::Permanent);
-    let sluicegate_engine::failure::StepFailure::Guest { plugin: name, digest, .. } = failure else { panic!("{failure}") };
+    let sluicegate_engine::failure::StepFailure::Guest { plugin: name, digest, .. } = failure else {
+        panic!("{failure}")
+    };
     assert_eq!((name.as_str(), digest.as_str()), ("hostile", plugin.digest()));
     assert!(digest.starts_with("sha256:") && digest.len() == 71, "{digest}");
 }
@@ -378,9 +437,12 @@ async fn endless_loops_do_not_starve_the_runtime() {
 /// A dropped call leaves nothing behind, and its instance is not used again.
 #[tokio::test]
 async fn a_cancelled_call_frees_its_instance() {
-    let host =
-        PluginHost::new(HostConfig { max_instances: 1, max_instance_wait: Duration::from_secs(30), ..HostConfig::default() })
-            .expect("a host");
+    let host = PluginHost::new(HostConfig {
+        max_instances: 1,
+        max_instance_wait: Duration::from_secs(30),
+        ..HostConfig::default()
+    })
+    .expect("a host");
     let plugin = host.load("hostile", guest("hostile")).await.expect("loads");
     let limits = Limits { cpu: Duration::from_secs(3_600), ..Limits::default() };
     let config = json!({ "do": "loop", "only_kind": "bad" });
