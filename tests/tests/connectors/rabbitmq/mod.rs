@@ -5,6 +5,7 @@ mod dead_letters;
 mod declaring;
 mod faults;
 mod publishing;
+mod tls;
 mod waiting;
 
 use std::sync::Arc;
