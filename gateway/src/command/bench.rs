@@ -58,6 +58,9 @@ pub struct BenchArgs {
     /// The filter step as in a configuration; by default one jq program.
     #[arg(long, value_name = "YAML", default_value = gateway::DEFAULT_FILTER)]
     pub filter: String,
+    /// Also measures the gateway without steps: what the plugins cost and what the rest does.
+    #[arg(long)]
+    pub without_steps: bool,
     /// One JSON object with every round.
     #[arg(long)]
     pub json: bool,
@@ -94,6 +97,10 @@ struct Plan {
     in_flight: u16,
     latency_rate: u64,
     filter: String,
+    /// The bare loop first: the others are compared with it.
+    sides: Vec<Side>,
+    /// Of every gateway, so that only the first one compiles the plugins.
+    data_dir: PathBuf,
 }
 
 /// Measures and writes the report to `out`; says on standard error what it is doing. Everything it makes in the brokers
@@ -112,6 +119,11 @@ pub async fn run(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<()> {
     if cfg!(debug_assertions) {
         eprintln!("warning: this is a debug build; build with --release for numbers that mean something");
     }
+    let data_dir = tempfile::Builder::new().prefix("sluicegate-bench-").tempdir()?;
+    let mut sides = vec![Side::Bare, Side::Gateway];
+    if args.without_steps {
+        sides.insert(1, Side::GatewayWithoutSteps);
+    }
     let plan = Plan {
         program: std::env::current_exe().context("cannot find this program's own file")?,
         seconds: args.seconds,
@@ -120,6 +132,8 @@ pub async fn run(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<()> {
         in_flight: args.in_flight,
         latency_rate: args.latency_rate,
         filter: args.filter.clone(),
+        sides,
+        data_dir: data_dir.path().to_owned(),
     };
     let systems = if args.only.is_empty() { vec![System::Rabbitmq, System::Redis] } else { args.only.clone() };
     let mut reports = Vec::new();
@@ -165,20 +179,28 @@ async fn measure(
     broker: &mut dyn Broker,
     progress: &ProgressBar,
 ) -> anyhow::Result<SystemReport> {
-    progress.set_message(format!("{system}: trying how fast the bare loop is"));
-    let trial = throughput::measure(Side::Bare, system, url, plan, broker, throughput::TRIAL_MESSAGES).await?;
-    let messages = throughput::messages_for(trial.messages_per_second, plan);
-    let mut report = SystemReport::new(system, messages);
+    // Tells how many messages make a round, and fills every cache.
+    let mut fastest: f64 = 0.0;
+    for &side in &plan.sides {
+        progress.set_message(format!("{system}: trial, {side}"));
+        let trial = throughput::measure(side, system, url, plan, broker, throughput::TRIAL_MESSAGES).await?;
+        fastest = fastest.max(trial.messages_per_second);
+    }
+    let messages = throughput::messages_for(fastest, plan);
+    let mut report = SystemReport::new(system, messages, &plan.sides);
     for round in 1..=plan.rounds {
         // The side that begins has the colder caches and the emptier broker: take turns.
-        let order = if round % 2 == 1 { [Side::Bare, Side::Gateway] } else { [Side::Gateway, Side::Bare] };
+        let mut order = plan.sides.clone();
+        if round % 2 == 0 {
+            order.reverse();
+        }
         for side in order {
             progress.set_message(format!("{system}: round {round} of {}, {side}, {messages} messages", plan.rounds));
             report.add_round(side, throughput::measure(side, system, url, plan, broker, messages).await?);
         }
     }
     if plan.latency_rate > 0 {
-        for side in [Side::Bare, Side::Gateway] {
+        for &side in &plan.sides {
             progress.set_message(format!("{system}: latency, {side}, {} messages/s", plan.latency_rate));
             report.add_latency(side, latency::measure(side, system, url, plan, broker).await?);
         }

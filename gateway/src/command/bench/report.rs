@@ -32,15 +32,15 @@ pub(super) struct Report {
 pub(super) struct SystemReport {
     system: System,
     messages_per_round: u64,
-    /// Median throughput of the gateway as a share of the bare loop's.
-    ratio: f64,
-    bare: SideReport,
-    gateway: SideReport,
+    sides: Vec<SideReport>,
 }
 
 /// A side's rounds, and what they have in common.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct SideReport {
+    side: Side,
+    /// Median throughput as a share of the bare loop's.
+    ratio: f64,
     messages_per_second: Spread,
     cpu_us_per_message: Option<Spread>,
     peak_bytes: Option<u64>,
@@ -83,30 +83,43 @@ impl Report {
 }
 
 impl SystemReport {
-    pub fn new(system: System, messages_per_round: u64) -> Self {
-        Self { system, messages_per_round, ratio: 0.0, bare: SideReport::default(), gateway: SideReport::default() }
+    /// Nothing measured yet. The first side is the one the others are compared with.
+    pub fn new(system: System, messages_per_round: u64, sides: &[Side]) -> Self {
+        Self { system, messages_per_round, sides: sides.iter().copied().map(SideReport::new).collect() }
     }
 
     pub fn add_round(&mut self, side: Side, round: Round) {
-        let report = self.side(side);
-        report.rounds.push(round);
-        let rounds = &report.rounds;
-        report.messages_per_second =
-            Spread::of(rounds.iter().map(|round| round.messages_per_second)).unwrap_or_default();
-        report.cpu_us_per_message = Spread::of(rounds.iter().filter_map(|round| round.cpu_us_per_message));
-        report.peak_bytes = rounds.iter().filter_map(|round| round.peak_bytes).max();
-        let bare = self.bare.messages_per_second.median;
-        self.ratio = if bare > 0.0 { self.gateway.messages_per_second.median / bare } else { 0.0 };
+        for report in self.sides.iter_mut().filter(|report| report.side == side) {
+            report.rounds.push(round.clone());
+            let rounds = &report.rounds;
+            report.messages_per_second =
+                Spread::of(rounds.iter().map(|round| round.messages_per_second)).unwrap_or_default();
+            report.cpu_us_per_message = Spread::of(rounds.iter().filter_map(|round| round.cpu_us_per_message));
+            report.peak_bytes = rounds.iter().filter_map(|round| round.peak_bytes).max();
+        }
+        let bare = self.sides.first().map_or(0.0, |first| first.messages_per_second.median);
+        for report in &mut self.sides {
+            report.ratio = if bare > 0.0 { report.messages_per_second.median / bare } else { 0.0 };
+        }
     }
 
     pub fn add_latency(&mut self, side: Side, latency: Latency) {
-        self.side(side).latency = Some(latency);
+        for report in self.sides.iter_mut().filter(|report| report.side == side) {
+            report.latency = Some(latency.clone());
+        }
     }
+}
 
-    fn side(&mut self, side: Side) -> &mut SideReport {
-        match side {
-            Side::Bare => &mut self.bare,
-            Side::Gateway => &mut self.gateway,
+impl SideReport {
+    fn new(side: Side) -> Self {
+        Self {
+            side,
+            ratio: 0.0,
+            messages_per_second: Spread::default(),
+            cpu_us_per_message: None,
+            peak_bytes: None,
+            latency: None,
+            rounds: Vec::new(),
         }
     }
 }
@@ -128,20 +141,28 @@ impl fmt::Display for Report {
             writeln!(f, "\n{} to {}, {} messages a round", system.system, system.system, system.messages_per_round)?;
             writeln!(
                 f,
-                "  {:<12} {:>10} {:>19} {:>12} {:>12}   latency at {}/s",
-                "", "messages/s", "(min – max)", "CPU/message", "peak memory", self.latency_messages_per_second
+                "  {:<14} {:>10} {:>19} {:>6} {:>12} {:>12}   latency at {}/s",
+                "",
+                "messages/s",
+                "(min – max)",
+                "ratio",
+                "CPU/message",
+                "peak memory",
+                self.latency_messages_per_second
             )?;
-            for (name, side) in [(Side::Bare, &system.bare), (Side::Gateway, &system.gateway)] {
-                write_side(name, side, f)?;
+            for side in &system.sides {
+                write_side(side, f)?;
             }
-            let judgement = if system.ratio >= GOAL { "reached" } else { "missed" };
-            writeln!(f, "  the gateway at {:.2} of the bare loop; goal {GOAL:.2} {judgement}", system.ratio)?;
+            if let Some(gateway) = system.sides.iter().find(|side| side.side == Side::Gateway) {
+                let judgement = if gateway.ratio >= GOAL { "reached" } else { "missed" };
+                writeln!(f, "  the gateway at {:.2} of the bare loop; goal {GOAL:.2} {judgement}", gateway.ratio)?;
+            }
         }
         Ok(())
     }
 }
 
-fn write_side(name: Side, side: &SideReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+fn write_side(side: &SideReport, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let rate = side.messages_per_second;
     let spread = format!("({:.0} – {:.0})", rate.min, rate.max);
     let cpu = side.cpu_us_per_message.map_or("-".to_owned(), |cpu| format!("{:.1} µs", cpu.median));
@@ -151,7 +172,12 @@ fn write_side(name: Side, side: &SideReport, f: &mut fmt::Formatter<'_>) -> fmt:
         let (p50, p99, p999) = (ms(latency.p50_us), ms(latency.p99_us), ms(latency.p999_us));
         format!("P50 {p50:.2} ms, P99 {p99:.2} ms, P99.9 {p999:.2} ms")
     });
-    writeln!(f, "  {:<12} {:>10.0} {spread:>19} {cpu:>12} {memory:>12}   {latency}", name.to_string(), rate.median)
+    let name = side.side.to_string();
+    writeln!(
+        f,
+        "  {name:<14} {:>10.0} {spread:>19} {:>6.2} {cpu:>12} {memory:>12}   {latency}",
+        rate.median, side.ratio
+    )
 }
 
 #[cfg(test)]
@@ -173,14 +199,14 @@ mod tests {
             cpu_us_per_message: Some(10.0),
             peak_bytes: Some(5 << 20),
         };
-        let mut system = SystemReport::new(System::Redis, 1_000);
+        let mut system = SystemReport::new(System::Redis, 1_000, &[Side::Bare, Side::Gateway]);
         for rate in [90.0, 100.0, 400.0] {
             system.add_round(Side::Bare, round(rate));
         }
         for rate in [85.0, 89.0, 91.0] {
             system.add_round(Side::Gateway, round(rate));
         }
-        assert!((system.ratio - 0.89).abs() < 1e-9, "{}", system.ratio);
+        assert!((system.sides[1].ratio - 0.89).abs() < 1e-9, "{system:?}");
         let plan = Plan {
             program: "sluicegate".into(),
             seconds: 1,
@@ -189,9 +215,12 @@ mod tests {
             in_flight: 256,
             latency_rate: 0,
             filter: "f".to_owned(),
+            sides: Vec::new(),
+            data_dir: "data".into(),
         };
         let text = Report::new(&plan, vec![system]).to_string();
-        assert!(text.contains("gateway              89           (85 – 91)      10.0 µs      5.0 MiB   -\n"), "{text}");
+        let row = "gateway                89           (85 – 91)   0.89      10.0 µs      5.0 MiB   -\n";
+        assert!(text.contains(row), "{text}");
         assert!(text.ends_with("the gateway at 0.89 of the bare loop; goal 0.90 missed\n"), "{text}");
     }
 }

@@ -18,10 +18,12 @@ const MAX_QUOTED_BYTES: usize = 4 << 10;
 
 /// Who carries the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Side {
     /// The client library alone.
     Bare,
+    /// The gateway with source and target alone.
+    GatewayWithoutSteps,
     /// The gateway with a filter and a router.
     Gateway,
 }
@@ -30,6 +32,7 @@ impl fmt::Display for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Bare => "bare loop",
+            Self::GatewayWithoutSteps => "without steps",
             Self::Gateway => "gateway",
         })
     }
@@ -57,16 +60,17 @@ impl Running {
                 let in_flight = plan.in_flight.to_string();
                 command.args(["bench", "bare-loop", name, &names.source, &names.target, &in_flight]);
             }
-            Side::Gateway => {
+            Side::Gateway | Side::GatewayWithoutSteps => {
+                let has_steps = side == Side::Gateway;
                 let file = folder.path().join("sluicegate.yaml");
-                std::fs::write(&file, gateway::configuration(system, names, plan))?;
+                std::fs::write(&file, gateway::configuration(system, names, has_steps, plan))?;
                 command.arg("run").arg(file);
             }
         }
         let output = std::fs::File::create(folder.path().join("output.log"))?;
         let child = command
             .env(URL_VARIABLE, url)
-            .env("RUST_LOG", "warn")
+            .env("SLUICEGATE_LOG", "warn")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
