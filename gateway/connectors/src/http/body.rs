@@ -174,7 +174,7 @@ pub(super) async fn gunzip(compressed: &[u8], limit_bytes: usize, claim: &mut Cl
 fn too_large(limit_bytes: usize) -> ProblemDetails {
     ProblemDetails::new(
         ProblemCode::BodyTooLarge,
-        format!("the body is larger than the {limit_bytes} bytes allowed here, decompressed; send less in one request"),
+        format!("the body is larger than the {limit_bytes} bytes allowed here, counted after decompression; send less in one request"),
     )
     .with("limitBytes", limit_bytes)
     .closing()
