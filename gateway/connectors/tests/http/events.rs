@@ -60,6 +60,7 @@ async fn all_mistakes_of_a_binary_event_are_listed() {
     let twice = [&BINARY[..], &[("ce-id", "e-2")]].concat();
     let answer = fixture.send(&twice, "").await;
     assert_eq!((answer.status, answer.places()), (400, vec!["ce-id".to_owned()]));
+    assert_eq!(answer.json()["errors"][0]["detail"], "comes more than once");
     assert_eq!(fixture.pipeline.count(), 0);
 }
 
