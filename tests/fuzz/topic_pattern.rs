@@ -28,8 +28,9 @@ pub fn fuzz(data: &[u8]) {
     let (pattern, topic) = text.split_once('\n').unwrap_or((&text, ""));
     let config = json!({ "patterns": [{ "pattern": pattern, "to": ["there"] }] });
     let settings = Settings { isolation: Isolation::Reuse, limits: Limits::default() };
+    let router = &*ROUTER; // loaded outside of block_on, which does not nest
     RUNTIME.block_on(async {
-        let configured = ROUTER.configure(&config, settings).await;
+        let configured = router.configure(&config, settings).await;
         if pattern.len() > PATTERN_LIMIT_BYTES {
             assert!(configured.is_err(), "a pattern of {} bytes was accepted", pattern.len());
             return;

@@ -16,6 +16,8 @@ use crate::system::{ARRIVAL_LIMIT, System};
 
 /// Messages published before their confirms are awaited.
 const BATCH: usize = 200;
+/// Where a message of RabbitMQ has its key.
+const KEY_HEADER: &str = "cloudEvents:partitionkey";
 
 pub struct RabbitMqSystem {
     /// Of the system's own, if it may be killed.
@@ -164,7 +166,7 @@ fn properties(sample: &Sample) -> BasicProperties {
         headers.insert(name.as_str().into(), value);
     }
     if let Some(key) = &sample.key {
-        headers.insert("key".into(), AMQPValue::LongString(key.as_str().into()));
+        headers.insert(KEY_HEADER.into(), AMQPValue::LongString(key.as_str().into()));
     }
     BasicProperties::default()
         .with_message_id(sample.id.as_str().into())
@@ -181,7 +183,7 @@ fn sample(properties: &BasicProperties, body: &[u8]) -> Result<Sample> {
         body: body.to_vec(),
     };
     for (name, value) in properties.headers().iter().flat_map(|table| table.inner().iter()) {
-        if name.as_str() == "key" {
+        if name.as_str() == KEY_HEADER {
             sample.key = Some(String::from_utf8(bytes(value)?)?);
         } else if name.as_str().starts_with(HEADER_PREFIX) {
             let values = match value {
