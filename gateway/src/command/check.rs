@@ -120,3 +120,53 @@ fn to_json(name: &str, guarantee: &Guarantee) -> Value {
         "order": guarantee.order,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::in_memory::InMemory;
+    use crate::config::{PluginConfig, PluginDescription};
+
+    struct NoPlugins;
+
+    impl PluginSchemas for NoPlugins {
+        fn describe(&self, _: &PluginConfig) -> Result<PluginDescription, String> {
+            Err("there are none here".to_owned())
+        }
+    }
+
+    const GOOD: &str = "pipelines: { p: { source: { stdio: {} }, targets: { out: { stdio: {} } } } }\n";
+
+    fn run(text: &str, style: Style) -> (Exit, String) {
+        let mut out = Vec::new();
+        let files = [("c.yaml", text)];
+        let exit = check(&["/folder/c.yaml".into()], &InMemory(&files), &NoPlugins, style, &mut out).expect("write");
+        (exit, String::from_utf8(out).expect("UTF-8"))
+    }
+
+    #[test]
+    fn a_clean_configuration_exits_clean_and_says_what_it_promises() {
+        let (exit, text) = run(GOOD, Style::Text { colour: false });
+        assert_eq!(exit, Exit::Clean);
+        assert!(text.starts_with("p: ") && text.contains("  target out, stdio: "), "{text}");
+        assert!(text.contains("1 pipeline, 0 plugins, 0 schemas, no mistakes"), "{text}");
+        let (exit, json) = run(GOOD, Style::Json);
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((exit, &json["ok"], &json["pipelines"][0]["name"]), (Exit::Clean, &json!(true), &json!("p")));
+    }
+
+    #[test]
+    fn mistakes_exit_2_in_either_style_wherever_they_are_found() {
+        let unknown = GOOD.replace("source", "sauce");
+        let plugin = GOOD.replace("source: { stdio: {} }", "source: { stdio: {} }, steps: [filter: { plugin: jq }]");
+        for (text, said) in [(unknown, "unknown key `sauce`"), (plugin, "cannot be used: there are none here")] {
+            let (exit, printed) = run(&text, Style::Text { colour: false });
+            assert_eq!(exit, Exit::Mistakes);
+            assert!(printed.contains(said), "{printed}");
+            let (exit, json) = run(&text, Style::Json);
+            let json: Value = serde_json::from_str(&json).expect("JSON");
+            assert_eq!((exit, &json["ok"]), (Exit::Mistakes, &json!(false)));
+            assert!(json["diagnostics"].to_string().contains(said), "{json}");
+        }
+    }
+}

@@ -113,3 +113,65 @@ fn check_step(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::in_memory::load_text;
+
+    /// A plugin that is a filter and takes a `program`.
+    struct OnlyJq;
+
+    impl PluginSchemas for OnlyJq {
+        fn describe(&self, plugin: &PluginConfig) -> Result<PluginDescription, String> {
+            if &*plugin.name != "jq" {
+                return Err("it imports `wasi:sockets`".to_owned());
+            }
+            let config_schema = json!({
+                "type": "object", "required": ["program"], "additionalProperties": false,
+                "properties": { "program": { "type": "string" }, "limit": { "type": "integer", "minimum": 1 } },
+            });
+            Ok(PluginDescription { roles: vec![Role::Filter, Role::Route], config_schema })
+        }
+    }
+
+    fn checked(steps: &str) -> Result<(), Vec<String>> {
+        let text = format!(
+            "pipelines:\n  p:\n    source: {{ stdio: {{}} }}\n    targets: {{ out: {{ stdio: {{}} }} }}\n    steps:\n{steps}"
+        );
+        let loaded = load_text(&text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        check_plugins(&loaded, &OnlyJq).map_err(|diagnostics| {
+            let said = |d: &Diagnostic| {
+                let at = d.location.expect("place");
+                let hint = d.hint.as_ref().map_or(String::new(), |hint| format!(" ({hint})"));
+                format!("{}:{} {}: {}{hint}", at.line, at.column, d.path, d.text)
+            };
+            diagnostics.iter().map(said).collect()
+        })
+    }
+
+    #[test]
+    fn a_step_that_fits_its_plugin_is_accepted() {
+        assert_eq!(checked("      - filter: { plugin: jq, config: { program: . } }\n"), Ok(()));
+    }
+
+    #[test]
+    fn roles_and_configurations_that_do_not_fit_are_told_all_at_once() {
+        let steps = "      - transform: { plugin: jq, config: { program: . } }
+      - filter: { plugin: jq, config: { programm: '.', limit: 0 } }
+      - filter: { plugin: jq }
+      - filter: { plugin: redact }
+";
+        let wrong = [
+            "6:30 pipelines.p.steps[0].transform.plugin: the plugin `jq` cannot be a transform step (it can be: filter or route)",
+            "7:31 pipelines.p.steps[1].filter.config: `program` is missing",
+            "7:41 pipelines.p.steps[1].filter.config.programm: unknown key `programm` (did you mean `program`?)",
+            "7:63 pipelines.p.steps[1].filter.config.limit: the number `0` is less than 1 (at least 1)",
+            "8:9 pipelines.p.steps[2].filter.config: `program` is missing",
+            "9:27 pipelines.p.steps[3].filter.plugin: the plugin `redact` cannot be used: it imports `wasi:sockets`",
+        ];
+        assert_eq!(checked(steps), Err(wrong.map(ToOwned::to_owned).into()));
+    }
+}

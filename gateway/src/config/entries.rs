@@ -17,21 +17,6 @@ impl<T> Entries<T> {
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&str, &T)> + ExactSizeIterator {
         self.0.iter().map(|(name, value)| (name.as_str(), value))
     }
-
-    /// All names, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(name, _)| name.as_str())
-    }
-
-    /// The value of a name.
-    pub fn get(&self, name: &str) -> Option<&T> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value)
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl<T> Default for Entries<T> {
@@ -91,8 +76,6 @@ mod tests {
     #[test]
     fn the_order_written_is_kept() {
         let entries: Entries<u8> = serde_json::from_str(r#"{"b": 1, "a": 2, "c": 3}"#).expect("entries");
-        assert_eq!(entries.names().collect::<Vec<_>>(), ["b", "a", "c"]);
-        assert_eq!(entries.get("a"), Some(&2));
-        assert_eq!(entries.get("d"), None);
+        assert_eq!(entries.iter().collect::<Vec<_>>(), [("b", &1), ("a", &2), ("c", &3)]);
     }
 }

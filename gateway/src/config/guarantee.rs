@@ -124,3 +124,65 @@ fn longest_retrying(pipeline: &PipelineConfig) -> Duration {
     let waits = pipeline.retry.max_attempts.saturating_sub(1);
     (1..=waits).fold(Duration::ZERO, |sum, attempt| sum.saturating_add(pipeline.retry.ceiling(attempt)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::in_memory::load_text;
+
+    #[test]
+    fn unsafe_settings_are_warned_of_at_their_places() {
+        let loaded = load_text(
+            "pipelines:
+  p:
+    source: { stdio: {} }
+    steps: [ route: { plugin: jq, unroutable: drop } ]
+    targets: { out: { stdio: {} } }
+    handler_timeout: 10ms
+    retry: { on_exhausted: drop, max_age: 2s }
+  q:
+    source: { stdio: {} }
+    targets: { out: { stdio: {} } }
+    handler_timeout: 5m
+",
+        )
+        .unwrap_or_else(|wrong| panic!("{wrong}"));
+        let warnings = |name: &str| -> Vec<(u32, String)> {
+            let guarantee = guarantee(&loaded, loaded.config.pipeline(name).expect("pipeline"));
+            let own = |d: &&Diagnostic| !d.path.contains("stdio");
+            let said = |d: &Diagnostic| (d.location.expect("place").line, d.path.clone());
+            guarantee.warnings.iter().filter(own).map(said).collect()
+        };
+        assert_eq!(
+            warnings("p"),
+            [
+                (7, "pipelines.p.retry.on_exhausted".to_owned()),
+                (4, "pipelines.p.steps[0].route.unroutable".to_owned()),
+                (4, "pipelines.p.steps[0].route.plugin".to_owned()),
+                (7, "pipelines.p.retry.max_age".to_owned()),
+            ]
+        );
+        assert_eq!(warnings("q"), [(11, "pipelines.q.handler_timeout".to_owned())]);
+    }
+
+    #[test]
+    fn a_pipeline_is_as_safe_as_its_least_safe_end() {
+        let text = |max_len: &str| {
+            format!(
+                "pipelines:\n  p:\n    source: {{ redis: {{ url: 'redis://localhost', stream: a }} }}\n    \
+                 targets: {{ out: {{ redis: {{ url: 'redis://localhost', stream: b{max_len} }} }}, \
+                 again: {{ stdio: {{}} }} }}\n"
+            )
+        };
+        let loaded = load_text(&text("")).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let pipeline = loaded.config.pipeline("p").expect("pipeline");
+        let guarantee = guarantee(&loaded, pipeline);
+        let ends =
+            [pipeline.source.promise().at_least_once, pipeline.targets.iter().all(|t| t.1.promise().at_least_once)];
+        assert_eq!(guarantee.at_least_once, ends == [true, true]);
+        assert_eq!(
+            guarantee.targets.iter().map(|t| (&*t.name, t.system)).collect::<Vec<_>>(),
+            [("out", "redis"), ("again", "stdio")]
+        );
+    }
+}

@@ -15,7 +15,7 @@ use super::resolve;
 use super::resolved::Config;
 use super::shape;
 use super::surroundings::Surroundings;
-use super::tree::{Entry, Filling, Node, NodeValue, join, tokens};
+use super::tree::{Entry, Filling, Node, NodeValue, join, split_last, tokens};
 use super::written::{ConfigFile, Written};
 use super::yaml;
 
@@ -300,24 +300,28 @@ fn is_config(file: &Path) -> bool {
     matches!(extension, Some("yaml" | "yml")) && !hidden
 }
 
-/// The entry that a pointer leads into: the pipeline, schema, plugin or test, else the section at the top.
+/// What is left out for a mistake at `pointer`, so that all the rest can be checked: as little as leaves the rest
+/// meaningful. A pipeline stays without its steps, but not without its source.
 fn entry_of(pointer: &str) -> String {
-    let depth = if MERGED.iter().any(|section| tokens(pointer).next().as_deref() == Some(section)) { 2 } else { 1 };
+    let path: Vec<String> = tokens(pointer).collect();
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let depth = match path.as_slice() {
+        ["pipelines", _, "source", ..] => 2,
+        ["pipelines", _, "targets", _, ..] => 4,
+        ["plugins", _, "file" | "builtin" | "upload", ..] => 2,
+        ["pipelines" | "plugins", _, _, ..] => 3,
+        ["pipelines" | "plugins" | "schemas" | "tests", _, ..] => 2,
+        _ => 1,
+    };
     pointer.split('/').take(depth + 1).collect::<Vec<_>>().join("/")
 }
 
 /// Removes entries; returns the places that the remaining tests had.
 fn without(value: &mut Value, entries: &HashSet<String>) -> Vec<usize> {
     for entry in entries.iter().filter(|entry| !entry.starts_with("/tests/")) {
-        let path: Vec<String> = tokens(entry).collect();
-        match (path.as_slice(), &mut *value) {
-            ([section], Value::Object(top)) => drop(top.shift_remove(section)),
-            ([section, name], Value::Object(top)) => {
-                if let Some(Value::Object(entries)) = top.get_mut(section) {
-                    entries.shift_remove(name);
-                }
-            }
-            (_, _) => {}
+        let (parent, key) = split_last(entry);
+        if let Some(Value::Object(parent)) = value.pointer_mut(parent) {
+            parent.shift_remove(&key);
         }
     }
     let mut kept = Vec::new();

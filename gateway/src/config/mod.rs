@@ -19,6 +19,8 @@ mod entries;
 mod expectation;
 mod explanation;
 mod guarantee;
+#[cfg(test)]
+pub(crate) mod in_memory;
 mod interpolation;
 mod loading;
 mod location;

@@ -155,3 +155,65 @@ fn happened(trial: &Trial) -> Vec<String> {
     lines.extend(outcome.undecided.iter().map(|why| format!("undecided: {why}")));
     lines
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::in_memory::load_text;
+
+    /// Publishes every message to `eu`, unless it is to fail.
+    struct ToEu;
+
+    #[async_trait]
+    impl PipelineTrial for ToEu {
+        async fn run(&self, _: &PipelineConfig, message: Message) -> Result<Trial, String> {
+            if message.kind == "unbuildable" {
+                return Err("the plugin is broken".to_owned());
+            }
+            Ok(Trial { published: vec![("eu".into(), Arc::new(message))], outcome: Outcome::default() })
+        }
+    }
+
+    const CONFIG: &str = "pipelines:
+  p: { source: { stdio: {} }, targets: { eu: { stdio: {} }, us: { stdio: {} } } }
+tests:
+  - { name: goes to eu, pipeline: p, given: { body: { a: 1 } }, expect: { targets: [eu], body: { a: 1 } } }
+  - { name: goes to us, pipeline: p, given: { body: { a: 1 } }, expect: { targets: [us], body: { a: 2 } } }
+  - { name: cannot run, pipeline: p, given: { kind: unbuildable }, expect: { targets: [] } }
+";
+
+    async fn run(only: Option<&str>, style: Style) -> (Exit, String) {
+        let loaded = load_text(CONFIG).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let mut out = Vec::new();
+        let exit = test(&loaded, &ToEu, only, style, &mut out).await.expect("write");
+        (exit, String::from_utf8(out).expect("UTF-8"))
+    }
+
+    #[tokio::test]
+    async fn a_failing_test_shows_what_differs() {
+        let (exit, text) = run(None, Style::Text { colour: false }).await;
+        let expected = "\
+ok goes to eu (p)
+FAILED goes to us (p)
+    targets
+      expected [\"us\"]
+      actual   [\"eu\"]
+    message 1, body /a
+      expected 2
+      actual   1
+FAILED cannot run (p)
+    could not be run: the plugin is broken
+1 passed, 2 failed
+";
+        assert_eq!((exit, text.as_str()), (Exit::Failed, expected));
+    }
+
+    #[tokio::test]
+    async fn tests_can_be_chosen_and_reported_as_json() {
+        let (exit, json) = run(Some("to eu"), Style::Json).await;
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!((exit, &json["passed"], &json["failed"]), (Exit::Clean, &json!(1), &json!(0)));
+        let (exit, text) = run(Some("nothing"), Style::Text { colour: false }).await;
+        assert_eq!((exit, text.as_str()), (Exit::Clean, "no tests whose name contains `nothing`\n"));
+    }
+}

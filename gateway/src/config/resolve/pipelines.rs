@@ -34,7 +34,7 @@ impl Resolver<'_> {
 
     fn pipeline(&mut self, name: &str, section: &PipelineSection) -> PipelineConfig {
         let pointer = join("/pipelines", name);
-        let steps = self.steps(&join(&pointer, "steps"), section);
+        let steps = self.steps(&pointer, section);
         self.connectors(&pointer, section);
         let handler_timeout = self.span(&join(&pointer, "handler_timeout"), section.handler_timeout, ("0s", "1h"));
         let base_dir = (self.base_of)(self.root.key_place(&pointer));
@@ -54,12 +54,13 @@ impl Resolver<'_> {
         }
     }
 
-    fn steps(&mut self, pointer: &str, section: &PipelineSection) -> Vec<StepConfig> {
+    fn steps(&mut self, pipeline: &str, section: &PipelineSection) -> Vec<StepConfig> {
+        let pointer = join(pipeline, "steps");
         let last = section.steps.len().saturating_sub(1);
         let mut steps = Vec::new();
         let mut routes = 0;
         for (index, step) in section.steps.iter().enumerate() {
-            let here = join(pointer, &index.to_string());
+            let here = join(&pointer, &index.to_string());
             if let StepSection::Route(_) = step {
                 routes += 1;
                 if routes > 1 {
@@ -70,12 +71,12 @@ impl Resolver<'_> {
                         Some("move it to the end: after it a message is on its way to its targets".to_owned());
                 }
             }
-            steps.extend(self.step(&here, step, section));
+            steps.extend(self.step(pipeline, &here, step));
         }
         steps
     }
 
-    fn step(&mut self, here: &str, step: &StepSection, section: &PipelineSection) -> Option<StepConfig> {
+    fn step(&mut self, pipeline: &str, here: &str, step: &StepSection) -> Option<StepConfig> {
         let plugin_of = |kind: &str| join(&join(here, kind), "plugin");
         match step {
             StepSection::Validate(step) => {
@@ -91,25 +92,33 @@ impl Resolver<'_> {
                 Some(StepConfig::Transform { plugin, config: configured(step.config.as_ref()) })
             }
             StepSection::Route(step) => {
-                let unroutable = self.unroutable(&join(&join(here, "route"), "unroutable"), step, section);
+                let unroutable = self.unroutable(pipeline, &join(&join(here, "route"), "unroutable"), step);
                 let plugin = self.plugin(&plugin_of("route"), &step.plugin)?;
                 Some(StepConfig::Route { plugin, config: configured(step.config.as_ref()), unroutable })
             }
         }
     }
 
-    fn unroutable(&mut self, pointer: &str, step: &RouteSection, section: &PipelineSection) -> Unroutable {
+    fn unroutable(&mut self, pipeline: &str, pointer: &str, step: &RouteSection) -> Unroutable {
         match step.unroutable.as_str() {
             "dead_letter" => Unroutable::DeadLetter,
             "drop" => Unroutable::Drop,
             target => {
-                if section.targets.get(target).is_none() {
-                    let known: Vec<&str> = ["dead_letter", "drop"].into_iter().chain(section.targets.names()).collect();
+                let targets = self.target_names(pipeline);
+                if !targets.iter().any(|name| name == target) {
+                    let targets = targets.iter().map(String::as_str);
+                    let known: Vec<&str> = ["dead_letter", "drop"].into_iter().chain(targets).collect();
                     self.unknown(pointer, "target", target, &known, "write dead_letter, drop or the name of a target");
                 }
                 Unroutable::Target(target.into())
             }
         }
+    }
+
+    /// All names of a pipeline's targets, also of those that did not fit their shape.
+    fn target_names(&self, pipeline: &str) -> Vec<String> {
+        let targets = self.root.find(&join(pipeline, "targets")).map(Node::entries).unwrap_or_default();
+        targets.iter().map(|target| target.key.clone()).collect()
     }
 
     /// What the connectors themselves find wrong.
@@ -121,7 +130,7 @@ impl Resolver<'_> {
             self.problems(&place, dead_letter.problems(&section.source));
         }
         let targets = join(pointer, "targets");
-        if section.targets.is_empty() {
+        if self.target_names(pointer).is_empty() {
             self.wrong(&targets, "there is no target").hint =
                 Some("name at least one: `targets: { out: { file: { path: out.jsonl } } }`".to_owned());
         }
