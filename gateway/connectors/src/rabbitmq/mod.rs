@@ -5,6 +5,7 @@
 //! Known limits: a message whose `type`, `message_id` or header *name* is not UTF-8 cannot be parsed by the client
 //! library, which ends the connection on it; values of headers may be any bytes.
 
+mod checks;
 pub mod config;
 mod dead_letter;
 pub mod declaration;
