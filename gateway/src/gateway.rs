@@ -8,13 +8,14 @@ use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sluicegate_connectors::http::{Ingress, ServerLimits, serve};
 use sluicegate_connectors::registry::SourceConfig;
-use sluicegate_engine::link::Link;
+use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::{HostConfig, PluginHost};
 use sluicegate_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -43,6 +44,9 @@ struct Running {
     done: CancellationToken,
     task: JoinHandle<Ended>,
 }
+
+/// An HTTP source connects to nothing outside the gateway.
+const SOURCE_START_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a reload changed: names of pipelines.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -76,6 +80,13 @@ impl Gateway {
             format!("cannot listen on {listen}; is another gateway running? `server.listen` changes the address")
         })?;
         let address = listener.local_addr().unwrap_or(listen);
+        let drain_limit = config.server.drain_timeout;
+        let start = |(pipeline, assembly)| Running::start(pipeline, assembly, drain_limit);
+        let running: Vec<Running> = config.pipelines.iter().cloned().zip(assemblies).map(start).collect();
+        // The first request that is accepted shall find its path.
+        for running in running.iter().filter(|running| running.config.source.system() == "http") {
+            running.wait_for_source().await;
+        }
         let (snapshot, seen) = watch::channel(Arc::default());
         let app = server::router(View { running: seen, metrics }, &workshop.ingress);
         let stop_server = CancellationToken::new();
@@ -85,15 +96,6 @@ impl Gateway {
                 error!(%error, "the HTTP server ended");
             }
         });
-
-        let drain_limit = config.server.drain_timeout;
-        let running = config
-            .pipelines
-            .iter()
-            .cloned()
-            .zip(assemblies)
-            .map(|(pipeline, assembly)| Running::start(pipeline, assembly, drain_limit))
-            .collect();
         let gateway = Self { workshop, config, running, retiring: JoinSet::new(), snapshot, server, stop_server };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
@@ -142,7 +144,7 @@ impl Gateway {
                 Some(at) => {
                     changes.replaced.push(name);
                     let predecessor = self.running.swap_remove(at);
-                    self.running.push(predecessor.replace(pipeline, assembly, drain_limit, &mut self.retiring).await);
+                    self.running.push(predecessor.replace(pipeline, assembly, drain_limit, &mut self.retiring));
                 }
             }
         }
@@ -198,23 +200,43 @@ impl Gateway {
 
 impl Running {
     fn start(config: PipelineConfig, assembly: Assembly, drain_limit: Duration) -> Self {
-        let (links, stop) = (assembly.links(), CancellationToken::new());
-        let targets: Vec<&str> = config.targets.iter().map(|(name, _)| &**name).collect();
-        let steps: Vec<String> =
-            config.steps.iter().map(|step| format!("{} {}", step.kind(), step.subject())).collect();
-        info!(pipeline = %config.name, source = config.source.system(), steps = steps.join(" -> "), targets = targets.join(","), "pipeline starts");
-        let done = CancellationToken::new();
+        Self::start_after(None, config, assembly, drain_limit)
+    }
+
+    /// Starts once `predecessor`, which is stopping, has ended. Waiting is the new pipeline's, not the reload's: a
+    /// predecessor that drains slowly holds up nothing else.
+    fn start_after(
+        predecessor: Option<Self>,
+        config: PipelineConfig,
+        assembly: Assembly,
+        drain_limit: Duration,
+    ) -> Self {
+        let (links, stop, done) = (assembly.links(), CancellationToken::new(), CancellationToken::new());
         let ended = done.clone().drop_guard();
         let run = assembly.run(stop.clone(), drain_limit);
+        let announce = announcement(&config);
         let task = tokio::spawn(async move {
             let _ended = ended;
+            if let Some(predecessor) = predecessor {
+                predecessor.ended().await;
+            }
+            announce();
             run.await
         });
         Self { config, links, stop, done, task }
     }
 
+    /// Waits until the source is connected, for at most a second.
+    async fn wait_for_source(&self) {
+        let Some(mut state) = self.links.first().map(|link| link.state.clone()) else { return };
+        let connected = state.wait_for(|state| *state == LinkState::Connected);
+        if timeout(SOURCE_START_LIMIT, connected).await.is_err() {
+            warn!(pipeline = %self.config.name, "the source has not started yet; its path is answered 404 until it has");
+        }
+    }
+
     /// Starts the successor, before or after this one has drained.
-    async fn replace(
+    fn replace(
         self,
         config: PipelineConfig,
         assembly: Assembly,
@@ -223,8 +245,7 @@ impl Running {
     ) -> Self {
         if self.must_end_before_its_successor() || config.order != Order::None {
             self.stop.cancel();
-            self.ended().await;
-            return Self::start(config, assembly, drain_limit);
+            return Self::start_after(Some(self), config, assembly, drain_limit);
         }
         let successor = Self::start(config, assembly, drain_limit);
         self.retire(retiring);
@@ -264,6 +285,15 @@ impl Running {
             }
         }
     }
+}
+
+/// Says what starts, when it does.
+fn announcement(config: &PipelineConfig) -> impl FnOnce() + Send + 'static {
+    let (name, source) = (Arc::clone(&config.name), config.source.system());
+    let targets: Vec<&str> = config.targets.iter().map(|(name, _)| &**name).collect();
+    let steps: Vec<String> = config.steps.iter().map(|step| format!("{} {}", step.kind(), step.subject())).collect();
+    let (targets, steps) = (targets.join(","), steps.join(" -> "));
+    move || info!(pipeline = %name, source, steps, targets, "pipeline starts")
 }
 
 fn limits(config: &ServerConfig) -> ServerLimits {

@@ -71,7 +71,9 @@ fn main() -> ExitCode {
 
 async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
     let quiet = !matches!(cli.command, Command::Run(_));
-    let filter = cli.log.unwrap_or_else(|| if quiet { "warn".to_owned() } else { "info".to_owned() });
+    let level = if quiet { "warn" } else { "info" };
+    // lapin logs whole returned messages at `warn`; the connector says the same without their bodies.
+    let filter = cli.log.unwrap_or_else(|| format!("{level},lapin=error"));
     telemetry::log(cli.log_format, &filter)?;
     let mut out = std::io::stdout();
     match cli.command {
