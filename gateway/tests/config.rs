@@ -86,7 +86,7 @@ fn the_example_of_the_design_means_what_it_says() {
         orders.steps.iter().map(StepConfig::kind).collect::<Vec<_>>(),
         ["validate", "filter", "transform", "route"]
     );
-    assert_eq!(orders.targets.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["eu", "us", "hook"]);
+    assert_eq!(orders.targets.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["eu", "us", "hook", "log"]);
     assert_eq!(orders.max_in_flight, 7, "a number in a text that was filled in");
     assert_eq!(orders.retry.max_delay, Duration::from_secs(60));
     assert_eq!(orders.handler_timeout, None);
