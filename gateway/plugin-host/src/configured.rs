@@ -1,6 +1,6 @@
 //! A plugin with its configuration: what pipelines hold.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde_json::Value;
@@ -12,7 +12,9 @@ use crate::bindings::sluicegate::plugin::outcomes;
 use crate::component::Role;
 use crate::error::ConfigureError;
 use crate::failure;
+use crate::idle::Idle;
 use crate::instance::Instance;
+use crate::isolation::{Isolation, IsolationInForce, Settings};
 use crate::limits::{BATCH_CALLS, Limits, MAX_CONFIG_BYTES, MAX_REASONS};
 use crate::measure::{Measurement, Outcome, RoleMetrics, Usage};
 use crate::plugin::{Code, Loaded};
@@ -20,47 +22,6 @@ use crate::role::{Ask, Filtering, Routing, Transforming};
 use crate::slots::Shelf;
 use crate::snapshot::{self, Snapshot};
 use crate::state::State;
-
-/// What outlives a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Isolation {
-    /// Nothing: every message meets a fresh instance, already configured.
-    #[default]
-    Message,
-    /// The guest's memory, for [`BATCH_CALLS`] calls.
-    Batch,
-    /// The guest's memory, until something goes wrong.
-    Reuse,
-}
-
-impl Isolation {
-    /// As it stands in configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::Batch => "batch",
-            Self::Reuse => "reuse",
-        }
-    }
-}
-
-/// The isolation in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IsolationInForce {
-    /// Which.
-    pub isolation: Isolation,
-    /// Why it is not the one that was asked for, if it is not.
-    pub fallback_reason: Option<String>,
-}
-
-/// How a plugin is run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Settings {
-    /// What outlives a call.
-    pub isolation: Isolation,
-    /// What a call may use.
-    pub limits: Limits,
-}
 
 /// A plugin with its configuration. Clones share it; its instances are shared with no other configuration.
 #[derive(Clone)]
@@ -108,9 +69,9 @@ impl ConfiguredPlugin {
                 }
             }
         };
-        let idle = Arc::new(Idle { instances: Mutex::default(), limit: plugin.host.config.max_idle_instances });
+        let idle = Arc::new(Idle::new(plugin.host.config.max_idle_instances));
         let known: Arc<dyn Shelf> = Arc::clone(&idle) as Arc<dyn Shelf>;
-        plugin.host.slots.add(Weak::clone(&Arc::downgrade(&known)));
+        plugin.host.slots.add(Arc::downgrade(&known));
         let metrics = Role::ALL.map(|role| plugin.metrics.of_role(role));
         let configured = Configured { plugin, source, isolation: in_force, limits, configure_limits, idle, metrics };
         configured.try_out().await?;
@@ -379,34 +340,4 @@ fn refused(plugin: &Loaded, reasons: Vec<outcomes::Reason>) -> ConfigureError {
         reasons.push(Reason::new("refused", "the plugin gave no reason"));
     }
     ConfigureError::Refused { plugin: plugin.name.to_string(), reasons }
-}
-
-/// Instances that wait for the next call, the one used last on top, since its memory is warm.
-struct Idle {
-    instances: Mutex<Vec<Instance>>,
-    limit: usize,
-}
-
-impl Idle {
-    fn take(&self) -> Option<Instance> {
-        self.instances.lock().unwrap_or_else(PoisonError::into_inner).pop()
-    }
-
-    /// Keeps the instance if there is room.
-    fn put(&self, instance: Instance) {
-        let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
-        if instances.len() < self.limit {
-            instances.push(instance);
-        }
-    }
-}
-
-impl Shelf for Idle {
-    fn give_up_one(&self) -> bool {
-        let given = {
-            let mut instances = self.instances.lock().unwrap_or_else(PoisonError::into_inner);
-            if instances.is_empty() { None } else { Some(instances.remove(0)) }
-        };
-        given.is_some()
-    }
 }

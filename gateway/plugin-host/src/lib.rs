@@ -25,7 +25,9 @@ mod engine;
 mod error;
 mod failure;
 mod host;
+mod idle;
 mod instance;
+mod isolation;
 mod limits;
 mod log;
 mod measure;
@@ -42,10 +44,22 @@ mod text;
 mod wasi;
 
 pub use component::Role;
-pub use configured::{ConfiguredPlugin, Isolation, IsolationInForce, Settings};
+pub use configured::ConfiguredPlugin;
 pub use error::{ConfigureError, HostError, LoadError};
 pub use host::{HostConfig, PluginHost};
+pub use isolation::{Isolation, IsolationInForce, Settings};
 pub use limits::{BATCH_CALLS, Limits, MAX_DESTINATIONS, MAX_DRAFTS, MAX_HEADERS};
 pub use measure::{Measurement, Outcome};
 pub use plugin::Plugin;
 pub use state::SLICE;
+
+use sluicegate_engine::message::Message;
+
+/// Callers spawn these; that they can is part of the interface.
+const _: fn(&PluginHost, &Plugin, &ConfiguredPlugin, &serde_json::Value, &std::sync::Arc<Message>) =
+    |host, plugin, configured, config, message| {
+        fn spawnable(_: impl Send) {}
+        spawnable(host.load("", bytes::Bytes::new()));
+        spawnable(plugin.configure(config, Settings::default()));
+        spawnable(configured.measure(Role::Filter, message));
+    };
