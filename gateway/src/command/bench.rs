@@ -183,7 +183,7 @@ async fn measure(
     let mut fastest: f64 = 0.0;
     for &side in &plan.sides {
         progress.set_message(format!("{system}: trial, {side}"));
-        let trial = throughput::measure(side, system, url, plan, broker, throughput::TRIAL_MESSAGES).await?;
+        let trial = throughput::measure(side, system, url, plan, broker, throughput::trial_messages(plan)).await?;
         fastest = fastest.max(trial.messages_per_second);
     }
     let messages = throughput::messages_for(fastest, plan);

@@ -7,8 +7,10 @@ use super::broker::{Broker, System};
 use super::side::{Running, Side};
 use super::usage::Usage;
 
-/// Messages of the trial that tells how many make a round.
-pub(super) const TRIAL_MESSAGES: u64 = 20_000;
+/// Most messages of the trial that tells how many make a round.
+const MAX_TRIAL_MESSAGES: u64 = 20_000;
+/// Messages of the trial for each second of a round: a short measurement has a short trial.
+const TRIAL_MESSAGES_PER_SECOND: u64 = 2_000;
 /// Most messages of a round, whatever the speed: Redis keeps them all in memory, twice.
 const MAX_ROUND_MESSAGES: u64 = 400_000;
 /// Most bytes of bodies of a round, for the same reason.
@@ -26,6 +28,11 @@ pub(super) struct Round {
     pub cpu_us_per_message: Option<f64>,
     /// The most memory the side had resident, in bytes.
     pub peak_bytes: Option<u64>,
+}
+
+/// How many messages the trial has.
+pub(super) fn trial_messages(plan: &Plan) -> u64 {
+    (plan.seconds * TRIAL_MESSAGES_PER_SECOND).min(MAX_TRIAL_MESSAGES)
 }
 
 /// How many messages take about as long as the plan says.
