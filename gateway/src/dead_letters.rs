@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sluicegate_engine::dead_letter::{DeadLetter, DeadLetters};
-use sluicegate_engine::failure::Failure;
+use sluicegate_engine::failure::{Failure, FailureKind};
+use tracing::error;
 
-/// The store first, then the broker: a record counts once both have it. Both take a repeated record as one, the store
-/// by id, the broker's consumers by the header `x-sluicegate-dead-letter-id`.
+/// The store first, then the broker: a record counts once both have it, or the broker has refused it for good (no
+/// permission, a full queue that rejects): what the store holds is not lost, and a pipeline must not stand still for a
+/// copy. The store takes a repeated record as one; the broker's consumers know it by its header `x-sluicegate-id`.
 pub struct StoreAndBroker {
     store: Arc<dyn DeadLetters>,
     broker: Option<Box<dyn DeadLetters>>,
@@ -26,7 +28,16 @@ impl DeadLetters for StoreAndBroker {
         self.store.record(letter).await?;
         match &self.broker {
             None => Ok(()),
-            Some(broker) => broker.record(letter).await,
+            Some(broker) => match broker.record(letter).await {
+                Err(failure) if failure.kind == FailureKind::Permanent => {
+                    metrics::counter!("sluicegate_dead_letters_refused_total", "pipeline" => letter.pipeline.to_string())
+                        .increment(1);
+                    error!(pipeline = %letter.pipeline, dead_letter = %letter.id, error = %failure,
+                        "the broker refused a dead letter; it is kept in the store alone");
+                    Ok(())
+                }
+                recorded => recorded,
+            },
         }
     }
 }
@@ -70,5 +81,14 @@ mod tests {
         assert!(both.record(&letter()).await.is_err());
         assert!(both.record(&letter()).await.is_ok());
         assert_eq!((broker.letters().len(), store.letters().len()), (1, 2));
+    }
+
+    #[tokio::test]
+    async fn a_broker_that_refuses_for_good_does_not_hold_the_message() {
+        let (store, broker) = (MemoryDeadLetters::default(), MemoryDeadLetters::default());
+        broker.refuse([Failure::permanent("access refused")]);
+        let both = StoreAndBroker::new(Arc::new(store.clone()), Some(Box::new(broker.clone())));
+        assert!(both.record(&letter()).await.is_ok());
+        assert_eq!((broker.letters().len(), store.letters().len()), (0, 1));
     }
 }

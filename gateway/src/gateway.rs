@@ -10,7 +10,7 @@ use sluicegate_connectors::http::{Ingress, ServerLimits, serve};
 use sluicegate_connectors::registry::SourceConfig;
 use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
-use sluicegate_plugin_host::{HostConfig, PluginHost};
+use sluicegate_plugin_host::PluginHost;
 use sluicegate_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -29,7 +29,7 @@ pub struct Gateway {
     config: Config,
     running: Vec<Running>,
     /// Pipelines that were replaced or removed and still drain.
-    retiring: JoinSet<()>,
+    retiring: JoinSet<usize>,
     snapshot: watch::Sender<Arc<Snapshot>>,
     server: JoinHandle<()>,
     stop_server: CancellationToken,
@@ -40,7 +40,7 @@ struct Running {
     config: PipelineConfig,
     links: Vec<Link>,
     stop: CancellationToken,
-    /// Cancelled when the task has ended, however it ended.
+    /// Cancelled when the task has come to its end and nothing failed.
     done: CancellationToken,
     task: JoinHandle<Ended>,
 }
@@ -66,11 +66,10 @@ impl Gateway {
     ///
     /// # Errors
     /// The data folder, a plugin or the listening address cannot be used; nothing was started then.
-    pub async fn start(config: Config, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
+    pub async fn start(config: Config, host: PluginHost, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
         let store =
             Store::open(data_dir).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
-        let host = PluginHost::new(HostConfig { cache_dir: Some(data_dir.join("compiled")), ..HostConfig::default() })?;
         let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines).await?;
@@ -155,6 +154,11 @@ impl Gateway {
         Ok(changes)
     }
 
+    /// What compiles and runs its plugins.
+    pub fn host(&self) -> &PluginHost {
+        &self.workshop.host
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.config
@@ -180,7 +184,9 @@ impl Gateway {
         for running in self.running.drain(..) {
             abandoned += running.ended().await;
         }
-        while self.retiring.join_next().await.is_some() {}
+        while let Some(given_back) = self.retiring.join_next().await {
+            abandoned += given_back.unwrap_or_default();
+        }
         // Only now: requests that wait for their outcome have it.
         self.stop_server.cancel();
         if let Err(error) = (&mut self.server).await {
@@ -212,16 +218,19 @@ impl Running {
         drain_limit: Duration,
     ) -> Self {
         let (links, stop, done) = (assembly.links(), CancellationToken::new(), CancellationToken::new());
-        let ended = done.clone().drop_guard();
-        let run = assembly.run(stop.clone(), drain_limit);
+        let (run, finished) = (assembly.run(stop.clone(), drain_limit), done.clone());
         let announce = announcement(&config);
         let task = tokio::spawn(async move {
-            let _ended = ended;
             if let Some(predecessor) = predecessor {
                 predecessor.ended().await;
             }
             announce();
-            run.await
+            let ended = run.await;
+            // A pipeline that failed has not finished: the gateway goes on, not ready, until someone looks.
+            if !ended.failed {
+                finished.cancel();
+            }
+            ended
         });
         Self { config, links, stop, done, task }
     }
@@ -241,7 +250,7 @@ impl Running {
         config: PipelineConfig,
         assembly: Assembly,
         drain_limit: Duration,
-        retiring: &mut JoinSet<()>,
+        retiring: &mut JoinSet<usize>,
     ) -> Self {
         if self.must_end_before_its_successor() || config.order != Order::None {
             self.stop.cancel();
@@ -261,22 +270,20 @@ impl Running {
         reads_alone || self.config.order != Order::None
     }
 
-    fn retire(self, retiring: &mut JoinSet<()>) {
+    fn retire(self, retiring: &mut JoinSet<usize>) {
         self.stop.cancel();
-        retiring.spawn(async move {
-            self.ended().await;
-        });
+        retiring.spawn(self.ended());
     }
 
     async fn ended(self) -> usize {
         let name = self.config.name;
         match self.task.await {
-            Ok(Ended { abandoned: 0 }) => {
+            Ok(Ended { abandoned: 0, failed: false }) => {
                 info!(pipeline = %name, "pipeline ended");
                 0
             }
-            Ok(Ended { abandoned }) => {
-                warn!(pipeline = %name, given_back = abandoned, "pipeline ended at its drain limit");
+            Ok(Ended { abandoned, failed }) => {
+                warn!(pipeline = %name, given_back = abandoned, failed, "pipeline ended with messages given back to its source");
                 abandoned
             }
             Err(error) => {
@@ -301,6 +308,8 @@ fn limits(config: &ServerConfig) -> ServerLimits {
         max_connections: config.max_connections,
         header_read: config.header_read_timeout,
         body_read: config.body_read_timeout,
+        // Everything in flight has been answered by then; who still uploads has waited for the drain already.
+        shutdown_grace: Duration::from_secs(2),
         ..ServerLimits::default()
     }
 }

@@ -55,7 +55,7 @@ impl Workshop {
         };
         let settings = TargetSettings {
             max_in_flight: pipeline.max_in_flight,
-            publish_timeout: pipeline.handler_timeout.unwrap_or(PUBLISH_TIMEOUT),
+            publish_timeout: PUBLISH_TIMEOUT,
             ..TargetSettings::default()
         };
         let targets = pipeline.targets.iter().map(|(name, target)| TargetPart {
@@ -76,8 +76,9 @@ impl Workshop {
     }
 }
 
-/// How long a target may take to confirm, unless `handler_timeout` says otherwise.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(30);
+/// The last resort against a target that never answers. Longer than any connector's own timeout, which says more: a
+/// webhook may be given up to 300 s.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(330);
 
 /// The ends of a pipeline: real ones, or in memory for `sluicegate test`.
 pub struct Parts {

@@ -98,7 +98,8 @@ impl LinkOwner {
         let (state, seen) = watch::channel(LinkState::Connecting(None));
         let gauge = metrics::gauge!("mq_connection_status",
             "pipeline" => pipeline.to_string(), "link" => name.to_string(), "system" => system);
-        gauge.set(0.0);
+        // Shows the link; counted up and down, since a predecessor under the same name may still drain.
+        gauge.increment(0.0);
         let link = Link { pipeline: Arc::clone(pipeline), name: Arc::clone(name), system, end, state: seen };
         Self { link, state, gauge }
     }
@@ -108,8 +109,13 @@ impl LinkOwner {
     }
 
     pub fn set(&self, state: LinkState) {
-        self.gauge.set(if state == LinkState::Connected { 1.0 } else { 0.0 });
-        self.state.send_replace(state);
+        let connects = state == LinkState::Connected;
+        let was_connected = self.state.send_replace(state) == LinkState::Connected;
+        match (was_connected, connects) {
+            (false, true) => self.gauge.increment(1.0),
+            (true, false) => self.gauge.decrement(1.0),
+            (true, true) | (false, false) => {}
+        }
     }
 
     /// Connects, waiting longer after each failure (up to 5 s) until it succeeds; `None` once stopped.
@@ -156,6 +162,10 @@ impl LinkOwner {
 
 impl Drop for LinkOwner {
     fn drop(&mut self) {
-        self.set(LinkState::Stopped);
+        self.set(if std::thread::panicking() {
+            LinkState::Connecting(Some("its driver panicked, which is a defect; restart the gateway".to_owned()))
+        } else {
+            LinkState::Stopped
+        });
     }
 }

@@ -113,6 +113,8 @@ pub struct Assembly {
 pub struct Ended {
     /// Messages that were given back because the drain limit passed.
     pub abandoned: usize,
+    /// Whether a driver panicked: a defect, after which the pipeline does nothing more.
+    pub failed: bool,
 }
 
 /// What a step lets through of one message.
@@ -166,8 +168,9 @@ impl Assembly {
     pub async fn run(self, stop: CancellationToken, drain_limit: Duration) -> Ended {
         let Self { pipeline, source, mut arrivals, targets, .. } = self;
         let mut drivers = JoinSet::new();
+        let no_more_connects = stop.child_token();
         for target in targets {
-            drivers.spawn(target.run(stop.clone()));
+            drivers.spawn(target.run(no_more_connects.clone()));
         }
         drivers.spawn(source.run(stop.clone()));
         let mut flow = Flow { pipeline, stop, under_way: JoinSet::new(), keys: HashMap::new(), busy: HashMap::new() };
@@ -176,14 +179,26 @@ impl Assembly {
         let abandoned = flow.drain(drain_limit).await;
         // With the pipeline go its target links: the drivers finish and close.
         drop(flow);
-        let closed = timeout(CLOSE_LIMIT, async { while drivers.join_next().await.is_some() {} }).await;
-        if closed.is_err() {
+        no_more_connects.cancel();
+        let mut failed = false;
+        let closing = async {
+            while let Some(ended) = drivers.join_next().await {
+                if let Err(error) = ended {
+                    error!(%error, "a connection's driver panicked");
+                    failed = true;
+                }
+            }
+        };
+        if timeout(CLOSE_LIMIT, closing).await.is_err() {
             warn!("connections did not close within {CLOSE_LIMIT:?}; dropping them");
             drivers.shutdown().await;
         }
-        Ended { abandoned }
+        Ended { abandoned, failed }
     }
 }
+
+/// Longest delay a router may ask for: the message is held in flight meanwhile.
+pub const MAX_HELD_DELAY: Duration = Duration::from_secs(3_600);
 
 /// Longest wait for connections to close after everything is settled.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -192,7 +207,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 struct Flow {
     pipeline: Arc<Pipeline>,
     stop: CancellationToken,
-    under_way: JoinSet<()>,
+    under_way: JoinSet<Settlement>,
     /// Keys with a message under way, and what waits behind it.
     keys: HashMap<Bytes, VecDeque<Arrival>>,
     busy: HashMap<Id, Bytes>,
@@ -236,6 +251,8 @@ impl Flow {
         };
         match key {
             None => self.start(arrival, None),
+            // The message before it may just have been given back: dropped here, it is requeued behind it.
+            Some(_) if self.stop.is_cancelled() => drop(arrival),
             Some(key) => match self.keys.get_mut(&key) {
                 // Bounded by `max_in_flight`, as every arrival holds one of its permits.
                 Some(waiting) => waiting.push_back(arrival),
@@ -253,23 +270,30 @@ impl Flow {
         let task = self.under_way.spawn(async move {
             let Arrival { delivery, postpones } = arrival;
             let outcome = pipeline.carry(delivery.message(), postpones, &stop).await;
+            let settlement = outcome.settlement;
             delivery.settle(outcome);
+            settlement
         });
         if let Some(key) = key {
             self.busy.insert(task.id(), key);
         }
     }
 
-    fn ended(&mut self, ended: Result<(Id, ()), JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => id,
+    fn ended(&mut self, ended: Result<(Id, Settlement), JoinError>) {
+        let (id, given_back) = match ended {
+            Ok((id, settlement)) => (id, settlement == Settlement::Requeued),
             Err(error) => {
                 // The delivery's guard has requeued the message.
                 error!(pipeline = %self.pipeline.name, %error, "a message's task panicked; the message is requeued");
-                error.id()
+                (error.id(), true)
             }
         };
         let Some(key) = self.busy.remove(&id) else { return };
+        if given_back {
+            // What follows must not overtake it: dropped here, it is requeued behind it.
+            self.keys.remove(&key);
+            return;
+        }
         match self.keys.get_mut(&key).and_then(VecDeque::pop_front) {
             Some(next) => self.start(next, Some(key)),
             None => {
@@ -292,7 +316,7 @@ impl Pipeline {
         let mut publications = Vec::new();
 
         for (index, step) in self.steps.iter().enumerate() {
-            let alone = messages.len() == 1;
+            let alone = messages.len() == 1 && outcome.settlement == Settlement::Delivered;
             let mut passed = Vec::with_capacity(messages.len());
             for message in messages {
                 let done = self.apply(step, &message, &trip, alone).await;
@@ -401,18 +425,18 @@ impl Pipeline {
                 printable(&target),
                 known.join(", ")
             );
-            let (plugin, digest) = route.identity();
-            return Err(Fault::Step(StepFailure::Guest {
-                plugin,
-                digest,
-                failure: GuestFailure::ContractViolation(text),
-            }));
+            return Err(broken(route, text));
         };
+        let delay = Duration::from_millis(delay_ms.unwrap_or_default());
+        if delay > MAX_HELD_DELAY {
+            let text = format!("it asked for a delay of {delay:?}; the longest is {MAX_HELD_DELAY:?}");
+            return Err(broken(route, text));
+        }
         let message = match key {
             None => Arc::clone(message),
             Some(key) => Arc::new(Message { key: Some(Bytes::from(key)), ..Message::clone(message) }),
         };
-        Ok(Publication { message, target: link, delay: Duration::from_millis(delay_ms.unwrap_or_default()) })
+        Ok(Publication { message, target: link, delay })
     }
 
     /// Publishes to one target, when its circuit breaker and its connection allow.
@@ -431,6 +455,12 @@ impl Pipeline {
             Err(end) => end,
         }
     }
+}
+
+/// A router broke the plugin contract.
+fn broken(route: &dyn Route, text: String) -> Fault {
+    let (plugin, digest) = route.identity();
+    Fault::Step(StepFailure::Guest { plugin, digest, failure: GuestFailure::ContractViolation(text) })
 }
 
 /// Guest text for an error message: short, and nothing that moves a terminal.

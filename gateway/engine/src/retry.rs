@@ -94,7 +94,7 @@ impl RetryPolicy {
             Exhausted::DeadLetter => Decision::DeadLetter,
             Exhausted::Drop => Decision::Drop,
         };
-        let too_old = |after: Duration| self.max_age.is_some_and(|limit| trial.age + after > limit);
+        let too_old = |after: Duration| self.max_age.is_some_and(|limit| trial.age + after >= limit);
         let (after, costs_attempt) = match kind {
             FailureKind::Permanent | FailureKind::EndOfInput => return ended,
             FailureKind::Disconnected if trial.disconnects < FREE_DISCONNECTS => (Duration::ZERO, false),
@@ -178,7 +178,7 @@ mod tests {
             let policy = RetryPolicy { max_attempts: u32::MAX, max_age: Some(Duration::from_secs(limit_s)), ..RetryPolicy::default() };
             let old = Trial { age: Duration::from_secs(age_s), ..trial(1) };
             let retried = matches!(policy.decide(TRANSIENT, old, 0.0), Decision::Retry { .. });
-            prop_assert_eq!(retried, age_s <= limit_s);
+            prop_assert_eq!(retried, age_s < limit_s);
         }
     }
 }

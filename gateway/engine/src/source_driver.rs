@@ -151,10 +151,8 @@ impl Intake {
             };
             match received {
                 Ok(received) => {
-                    for received in received {
-                        if self.deliver(received).await.is_err() {
-                            return Ended::Stopped;
-                        }
+                    if let Err(ended) = self.deliver(received) {
+                        return ended;
                     }
                 }
                 Err(failure) if failure.kind == FailureKind::EndOfInput => return Ended::EndOfInput,
@@ -170,13 +168,19 @@ impl Intake {
         inlet.receive(room).await
     }
 
-    /// `Err` when nobody takes deliveries any more.
-    async fn deliver(&self, received: Received) -> Result<(), ()> {
-        let permit = Arc::clone(&self.in_flight).acquire_owned().await.map_err(|_| ())?;
-        self.consumed.increment(1);
-        let delivery = Delivery::new(received, self.epoch, self.settle_to.clone(), permit);
-        // A refused delivery is dropped here, which requeues it.
-        self.deliveries.send(Arrival { delivery, postpones: self.postpones }).await.map_err(|_| ())
+    /// Makes deliveries of all that was received. Never waits: this future may be dropped wherever it waits, and what a
+    /// source has handed over must not be dropped with it.
+    fn deliver(&self, received: Vec<Received>) -> Result<(), Ended> {
+        for received in received {
+            let Ok(permit) = Arc::clone(&self.in_flight).try_acquire_owned() else {
+                return Err(Ended::Lost(Failure::permanent("the source returned more messages than it was asked for")));
+            };
+            self.consumed.increment(1);
+            let delivery = Delivery::new(received, self.epoch, self.settle_to.clone(), permit);
+            // There is room for every permit. A refused delivery is dropped here, which requeues it.
+            self.deliveries.try_send(Arrival { delivery, postpones: self.postpones }).map_err(|_| Ended::Stopped)?;
+        }
+        Ok(())
     }
 }
 

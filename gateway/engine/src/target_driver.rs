@@ -89,7 +89,7 @@ pub fn drive(
         duration: metrics::histogram!("sluicegate_publish_duration_seconds", &labels),
         batch: metrics::histogram!("sluicegate_publish_batch_messages", &labels),
     });
-    meters.breaker_state.set(0.0);
+    meters.breaker_state.increment(0.0);
     let link = TargetLink { name: Arc::clone(name), queue, breaker, link: owner.link() };
     let batching = target.batching();
     (link, TargetDriver { target, settings, batching, queue: publications, owner, meters })

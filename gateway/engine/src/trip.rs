@@ -65,12 +65,16 @@ impl Trip<'_> {
             if place.message.time_to_live().is_some_and(|left| left.is_zero()) {
                 return Err(self.expired(place, history).await);
             }
-            if let Some(target) = place.target {
-                self.admitted(place, target, history.trial.attempt).await?;
-            }
-            let fault = match work().await {
-                Ok(done) => return Ok(done),
-                Err(fault) => fault,
+            let ready = match place.target {
+                None => Ok(()),
+                Some(target) => self.admitted(place, target, history.trial.attempt).await?,
+            };
+            let fault = match ready {
+                Ok(()) => match work().await {
+                    Ok(done) => return Ok(done),
+                    Err(fault) => fault,
+                },
+                Err(too_late) => too_late,
             };
             let (after, costs_attempt) = match self.judge(place, &fault, &mut history) {
                 Decision::Retry { after, costs_attempt } => (after, costs_attempt),
@@ -86,16 +90,47 @@ impl Trip<'_> {
         }
     }
 
-    /// Waits until the target's circuit breaker lets a message through. A message that its source takes back does not
-    /// wait here for a target that is down: it would hold the place of messages for other targets.
-    async fn admitted(&self, place: Place<'_>, target: &TargetLink, attempt: u32) -> Result<(), Outcome> {
-        if self.may_postpone(place) && timeout(HOLD_LIMIT, target.connected()).await.is_err() {
-            return self.wait(place, TARGET_DOWN_DELAY, attempt).await;
+    /// Waits until the target is connected and its circuit breaker lets a message through. A message that its source
+    /// takes back does not wait here for a target that is down: it would hold the place of messages for other targets.
+    ///
+    /// # Errors
+    /// Outer: the message's way ends here. Inner: it has waited as long as it may.
+    async fn admitted(
+        &self,
+        place: Place<'_>,
+        target: &TargetLink,
+        attempt: u32,
+    ) -> Result<Result<(), Fault>, Outcome> {
+        let admission = async {
+            if self.may_postpone(place) && timeout(HOLD_LIMIT, target.connected()).await.is_err() {
+                self.wait(place, TARGET_DOWN_DELAY, attempt).await?;
+            }
+            tokio::select! {
+                biased;
+                () = target.connected() => {}
+                () = self.stop.cancelled() => return Err(Outcome::requeued(STOPPING)),
+            }
+            while let Err(after) = target.admit() {
+                self.wait(place, after, attempt).await?;
+            }
+            Ok(())
+        };
+        let Some(left) = self.patience(place) else { return admission.await.map(Ok) };
+        match timeout(left, admission).await {
+            Ok(admitted) => admitted.map(Ok),
+            Err(_) => {
+                let text =
+                    format!("target `{}` could not take it before it expired or reached its `max_age`", target.name);
+                Ok(Err(Fault::Target(Failure::transient(text))))
+            }
         }
-        while let Err(after) = target.admit() {
-            self.wait(place, after, attempt).await?;
-        }
-        Ok(())
+    }
+
+    /// How much longer a message may wait for a target, if there is a limit.
+    fn patience(&self, place: Place<'_>) -> Option<Duration> {
+        let by_age = self.pipeline.retry.max_age.map(|limit| limit.saturating_sub(self.began.elapsed()));
+        let by_expiry = place.message.time_to_live();
+        by_age.into_iter().chain(by_expiry).min()
     }
 
     /// Waits before the attempt `attempt`, in flight or, for longer waits, by giving the message back to its source.
@@ -115,7 +150,7 @@ impl Trip<'_> {
     pub async fn hold(&self, delay: Duration) -> Result<(), Outcome> {
         tokio::select! {
             biased;
-            () = self.stop.cancelled() => Err(Outcome::requeued("the gateway is stopping; the message stays with its source")),
+            () = self.stop.cancelled() => Err(Outcome::requeued(STOPPING)),
             () = sleep(delay) => Ok(()),
         }
     }
@@ -218,6 +253,9 @@ impl Trip<'_> {
         Outcome { settlement: Settlement::DeadLettered, dead_letters: vec![letter], ..Outcome::default() }
     }
 }
+
+/// Why a message is given back when the gateway stops.
+const STOPPING: &str = "the gateway is stopping; the message stays with its source";
 
 /// How long a message is given back for when its target is not connected.
 const TARGET_DOWN_DELAY: Duration = Duration::from_secs(5);

@@ -7,13 +7,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use sluicegate_plugin_host::{HostConfig, PluginHost};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::block_in_place;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::config::{self, ComponentConfig, Config, Diagnostics, Loaded, Process};
 use crate::gateway::Gateway;
+use crate::trial::{Bench, BlockingBench};
 
 /// Runs the pipelines of a configuration.
 ///
@@ -24,7 +28,7 @@ pub struct RunArgs {
     /// Configuration files, or folders of them.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// Read the configuration again whenever one of its files changes.
+    /// Read the configuration again whenever it, one of its schemas or one of its plugins changes.
     #[arg(long)]
     pub watch: bool,
 }
@@ -48,17 +52,24 @@ const SETTLE_TIME: Duration = Duration::from_millis(200);
 /// # Errors
 /// The gateway cannot start; nothing was read then.
 pub async fn run(args: RunArgs, metrics: Option<PrometheusHandle>) -> anyhow::Result<Ended> {
-    let config = match load(args.files.clone()).await? {
-        Ok(loaded) => loaded.config,
+    let loaded = match load(args.files.clone()).await? {
+        Ok(loaded) => loaded,
         Err(diagnostics) => {
             eprint!("{diagnostics}");
             return Ok(Ended::Misconfigured);
         }
     };
+    let cache_dir = Some(loaded.config.data_dir.join("compiled"));
+    let host = PluginHost::new(HostConfig { cache_dir, ..HostConfig::default() })?;
+    if let Err(diagnostics) = check_plugins(&loaded, &host) {
+        eprint!("{diagnostics}");
+        return Ok(Ended::Misconfigured);
+    }
+    let config = loaded.config;
     let mut signals = Signals::new()?;
     let (changes, mut changed) = mpsc::channel(1);
     let mut watching = if args.watch { Some(watch(&args.files, &config, changes.clone())?) } else { None };
-    let mut gateway = Gateway::start(config, metrics).await?;
+    let mut gateway = Gateway::start(config, host, metrics).await?;
     loop {
         let why = tokio::select! {
             () = gateway.finished() => {
@@ -77,8 +88,11 @@ pub async fn run(args: RunArgs, metrics: Option<PrometheusHandle>) -> anyhow::Re
         };
         reload(&mut gateway, &args.files, why).await;
         if args.watch {
-            // What is watched follows what is named.
-            watching = Some(watch(&args.files, gateway.config(), changes.clone())?);
+            // What is watched follows what is named. A folder that is gone for now is no reason to stop.
+            match watch(&args.files, gateway.config(), changes.clone()) {
+                Ok(watcher) => watching = Some(watcher),
+                Err(error) => warn!(error = format!("{error:#}"), "still watching what was watched before"),
+            }
         }
     }
     drop(watching);
@@ -97,14 +111,17 @@ pub async fn run(args: RunArgs, metrics: Option<PrometheusHandle>) -> anyhow::Re
 
 async fn reload(gateway: &mut Gateway, files: &[PathBuf], why: &str) {
     info!(why, "reading the configuration again");
-    let config = match load(files.to_vec()).await {
-        Ok(Ok(loaded)) => loaded.config,
-        Ok(Err(diagnostics)) => {
-            error!("the new configuration has mistakes; the old one stays in force\n{diagnostics}");
-            return;
-        }
+    let loaded = match load(files.to_vec()).await {
+        Ok(loaded) => loaded.and_then(|loaded| check_plugins(&loaded, gateway.host()).map(|()| loaded)),
         Err(error) => {
             error!(error = format!("{error:#}"), "the new configuration cannot be read; the old one stays in force");
+            return;
+        }
+    };
+    let config = match loaded {
+        Ok(loaded) => loaded.config,
+        Err(diagnostics) => {
+            error!("the new configuration has mistakes; the old one stays in force\n{diagnostics}");
             return;
         }
     };
@@ -129,6 +146,14 @@ async fn load(files: Vec<PathBuf>) -> anyhow::Result<Result<Loaded, Diagnostics>
 enum Asked {
     ToStop,
     ToReload,
+}
+
+/// Every plugin's configuration against its schema, so that all mistakes are told at once, with their places. Compiles
+/// what is not in the cache, beside the runtime's workers.
+fn check_plugins(loaded: &Loaded, host: &PluginHost) -> Result<(), Diagnostics> {
+    let bench = Bench::new(host.clone());
+    let runtime = Handle::current();
+    block_in_place(|| config::check_plugins(loaded, &BlockingBench { bench: &bench, runtime }))
 }
 
 struct Signals {

@@ -269,3 +269,51 @@ async fn stopping_in_the_middle_of_a_settlement_does_not_settle_twice() {
     assert_eq!((bench.source.settled().len(), bench.source.connects()), (3, 1));
     assert!(bench.source.remaining().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_waits_longer_than_its_greatest_age_for_a_target_that_is_down() {
+    let mut bench = Bench::new(MemorySource::of(numbered(1)), ["a"]);
+    bench.retry.max_age = Some(Duration::from_secs(60));
+    bench.target("a").refuse_connects((0..10_000).map(|_| Failure::disconnected("connection refused")));
+    let began = tokio::time::Instant::now();
+    bench.run().await;
+    assert_eq!(began.elapsed().as_secs(), 60);
+    assert_eq!(bench.dead_letters.letters()[0].class, FailureClass::TargetFailed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_split_is_not_postponed_once_a_part_has_ended() {
+    let bench = Bench::new(MemorySource::of(numbered(1)).postponing(), ["a"])
+        .step(transform(|m| {
+            Ok(vec![Message { body: "bad".into(), ..m.clone() }, Message { body: "late".into(), ..m.clone() }])
+        }))
+        .step(filter(|m| {
+            if text(m) == "bad" { Err(guest(GuestFailure::Reject(Reason::new("bad", "")))) } else { Ok(Verdict::Keep) }
+        }))
+        .step({
+            let tries = AtomicUsize::new(0);
+            filter(move |_| match tries.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(guest(GuestFailure::Retry {
+                    reason: Reason::new("later", ""),
+                    after: Some(Duration::from_secs(30)),
+                })),
+                _ => Ok(Verdict::Keep),
+            })
+        });
+    bench.run().await;
+    assert_eq!(
+        bench.dead_letters.letters().len(),
+        1,
+        "the bad part is dead-lettered once, since the message did not start over"
+    );
+    assert_eq!(bench.target("a").bodies(), ["late"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_were_read_when_settling_fails_are_not_stranded() {
+    let bench = Bench::new(MemorySource::of(numbered(200)).resuming(), ["a"]);
+    bench.source.refuse_settles((0..20).map(|_| Failure::disconnected("broken pipe")));
+    bench.run().await;
+    assert_eq!(bench.target("a").published().len(), 200);
+    assert!(bench.source.remaining().is_empty());
+}

@@ -191,3 +191,25 @@ async fn stopping_ends_a_wait_for_the_next_attempt_at_once() {
     assert!(began.elapsed() < Duration::from_secs(1));
     assert_eq!(bench.source.settled()[0].1.settlement, Settlement::Requeued);
 }
+
+#[tokio::test(start_paused = true)]
+async fn stopping_does_not_let_a_key_overtake_its_message_that_is_given_back() {
+    let mut bench = Bench::new(MemorySource::of([keyed("x", "1"), keyed("x", "2"), keyed("x", "3")]).endless(), ["a"]);
+    bench.order = Order::Key(OnKeyFailure::Park);
+    bench.target("a").script([Reply::Fail(Failure::retry_after(Duration::from_secs(60), "busy"))]);
+    let (stop, run) = bench.start();
+    eventually("the first attempt failed", || bench.target("a").calls() == 1).await;
+    stop.cancel();
+    run.await.expect("no panic");
+    assert!(bench.target("a").published().is_empty(), "2 and 3 must not overtake 1");
+    assert_eq!(bench.source.remaining().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_router_cannot_ask_for_a_delay_without_end() {
+    let delay_ms = Some(u64::MAX);
+    let bench = Bench::new(MemorySource::of(numbered(1)), ["a"])
+        .step(route(move |_| Ok(vec![Destination { target: "a".into(), key: None, delay_ms }])));
+    bench.run().await;
+    assert_eq!(bench.dead_letters.letters()[0].class, FailureClass::Contract);
+}
