@@ -13,6 +13,8 @@ pub(super) struct InFlight {
     ids: Mutex<BTreeSet<EntryId>>,
     /// Whether entries were given back since the last look, so that claiming is worth a try at once.
     given_back: AtomicBool,
+    /// Touching and giving back take turns.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl InFlight {
@@ -37,6 +39,12 @@ impl InFlight {
     /// All, in order.
     pub(super) fn all(&self) -> Vec<EntryId> {
         self.ids().iter().copied().collect()
+    }
+
+    /// Held while entries are touched or given back, until Redis has answered: touching one after it was given back would
+    /// hide it from everybody for another `claim_after`. A command has a deadline, so nobody waits for long.
+    pub(super) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
     }
 
     /// Some entries may be claimed again at once.

@@ -82,6 +82,7 @@ impl Settler for RedisSettler {
         for ids in given_back.chunks(MAX_IDS) {
             pipeline.add_command(self.give_back(ids));
         }
+        let turn = if given_back.is_empty() { None } else { Some(self.in_flight.turn().await) };
         const DOING: &str = "settling entries";
         let answers: Vec<RedisResult<Value>> =
             pipeline.query_async(&mut self.connection).await.map_err(|error| self.group.failure(DOING, &error))?;
@@ -95,6 +96,7 @@ impl Settler for RedisSettler {
         }
         let any_given_back = !given_back.is_empty();
         self.in_flight.end(done.into_iter().chain(given_back));
+        drop(turn);
         if any_given_back {
             self.in_flight.note_given_back();
         }
@@ -132,6 +134,7 @@ pub(super) async fn touch_in_flight(
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         interval.tick().await;
+        let _turn = in_flight.turn().await;
         for ids in in_flight.all().chunks(MAX_IDS) {
             let mut claim = group.command("XCLAIM");
             claim.arg(&group.consumer).arg(0);
