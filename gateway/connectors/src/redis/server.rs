@@ -88,10 +88,7 @@ impl Server {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout + longest_wait));
-        client
-            .get_multiplexed_async_connection_with_config(&config)
-            .await
-            .map_err(|error| self.failure("connecting", &error))
+        client.get_multiplexed_async_connection_with_config(&config).await.map_err(|error| self.connect_failure(&error))
     }
 
     async fn client(&self) -> Result<Client, Failure> {
@@ -104,7 +101,24 @@ impl Server {
             rustls::crypto::ring::default_provider().install_default().ok();
         }
         let certificates = self.certificates().await?;
-        Client::build_with_tls(info, certificates).map_err(|error| self.failure("preparing TLS", &error))
+        Client::build_with_tls(info, certificates).map_err(|error| {
+            Failure::permanent(format!(
+                "preparing TLS ({}): {error}; the files of `tls` must hold certificates and a key as PEM",
+                self.place
+            ))
+        })
+    }
+
+    fn connect_failure(&self, error: &RedisError) -> Failure {
+        let text = error.to_string();
+        if error.is_io_error() && text.contains("certificate") {
+            return Failure::permanent(format!(
+                "connecting ({}): {text}; `tls.ca_file` names the authority to trust, `tls.cert_file` and `tls.key_file` \
+                 this client's certificate",
+                self.place
+            ));
+        }
+        self.failure("connecting", error)
     }
 
     async fn certificates(&self) -> Result<TlsCertificates, Failure> {
