@@ -80,9 +80,9 @@ async fn add(client: &mut MultiplexedConnection, stream: &str, bodies: &[&str]) 
 
 /// How many entries are pending in group `test`.
 async fn pending(client: &mut MultiplexedConnection, stream: &str) -> Result<u64> {
-    let (count, _, _, _): (u64, Option<String>, Option<String>, Option<Vec<(String, String)>>) =
-        cmd("XPENDING").arg(stream).arg("test").query_async(client).await?;
-    Ok(count)
+    let summary: Vec<redis::Value> = cmd("XPENDING").arg(stream).arg("test").query_async(client).await?;
+    let count = summary.into_iter().next().context("an empty answer to XPENDING")?;
+    Ok(redis::from_redis_value(count)?)
 }
 
 /// Exactly `count` messages, or whatever is wrong before they are there.
