@@ -10,6 +10,7 @@ pub mod breaker;
 pub mod dead_letter;
 pub mod delivery;
 pub mod failure;
+mod flow;
 pub mod link;
 pub mod memory;
 pub mod message;

@@ -1,13 +1,13 @@
-//! A pipeline: where source, steps and targets meet. [`Pipeline::carry`] is a message's whole way.
+//! A pipeline: where source, steps and targets meet. [`Pipeline::carry`] is a message's whole way; `flow.rs` has the many
+//! messages that are on it.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -15,6 +15,7 @@ use tracing::{error, warn};
 use crate::dead_letter::DeadLetters;
 use crate::delivery::{Outcome, Settlement};
 use crate::failure::{GuestFailure, Reason, StepFailure};
+use crate::flow::Flow;
 use crate::link::{End, Link, LinkOwner};
 use crate::message::Message;
 use crate::meters::Meters;
@@ -173,7 +174,7 @@ impl Assembly {
             drivers.spawn(target.run(no_more_connects.clone()));
         }
         drivers.spawn(source.run(stop.clone()));
-        let mut flow = Flow { pipeline, stop, under_way: JoinSet::new(), keys: HashMap::new(), busy: HashMap::new() };
+        let mut flow = Flow::new(pipeline, stop);
         flow.take(&mut arrivals).await;
         drop(arrivals);
         let abandoned = flow.drain(drain_limit).await;
@@ -202,106 +203,6 @@ pub const MAX_HELD_DELAY: Duration = Duration::from_secs(3_600);
 
 /// Longest wait for connections to close after everything is settled.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
-
-/// The deliveries under way, a task each.
-struct Flow {
-    pipeline: Arc<Pipeline>,
-    stop: CancellationToken,
-    under_way: JoinSet<Settlement>,
-    /// Keys with a message under way, and what waits behind it.
-    keys: HashMap<Bytes, VecDeque<Arrival>>,
-    busy: HashMap<Id, Bytes>,
-}
-
-impl Flow {
-    /// Starts each arrival until the source has no more.
-    async fn take(&mut self, arrivals: &mut mpsc::Receiver<Arrival>) {
-        loop {
-            tokio::select! {
-                Some(ended) = self.under_way.join_next_with_id() => self.ended(ended),
-                arrival = arrivals.recv() => match arrival {
-                    Some(arrival) => self.start_in_order(arrival),
-                    None => return,
-                },
-            }
-        }
-    }
-
-    /// Waits for what is under way; returns how many messages were given back at the limit.
-    async fn drain(&mut self, limit: Duration) -> usize {
-        let draining = async {
-            while let Some(ended) = self.under_way.join_next_with_id().await {
-                self.ended(ended);
-            }
-        };
-        if timeout(limit, draining).await.is_ok() {
-            return 0;
-        }
-        let abandoned = self.under_way.len() + self.keys.values().map(VecDeque::len).sum::<usize>();
-        warn!(pipeline = %self.pipeline.name, messages = abandoned, "drain limit of {limit:?} passed: giving back what is left");
-        self.keys.clear();
-        self.under_way.shutdown().await;
-        abandoned
-    }
-
-    fn start_in_order(&mut self, arrival: Arrival) {
-        let key = match self.pipeline.order {
-            Order::None => None,
-            Order::Key(_) => arrival.delivery.message().key.clone(),
-        };
-        match key {
-            None => self.start(arrival, None),
-            // The message before it may just have been given back: dropped here, it is requeued behind it.
-            Some(_) if self.stop.is_cancelled() => drop(arrival),
-            Some(key) => match self.keys.get_mut(&key) {
-                // Bounded by `max_in_flight`, as every arrival holds one of its permits.
-                Some(waiting) => waiting.push_back(arrival),
-                None => {
-                    self.keys.insert(key.clone(), VecDeque::new());
-                    self.start(arrival, Some(key));
-                }
-            },
-        }
-    }
-
-    fn start(&mut self, arrival: Arrival, key: Option<Bytes>) {
-        let pipeline = Arc::clone(&self.pipeline);
-        let stop = self.stop.clone();
-        let task = self.under_way.spawn(async move {
-            let Arrival { delivery, postpones } = arrival;
-            let outcome = pipeline.carry(delivery.message(), postpones, &stop).await;
-            let settlement = outcome.settlement;
-            delivery.settle(outcome);
-            settlement
-        });
-        if let Some(key) = key {
-            self.busy.insert(task.id(), key);
-        }
-    }
-
-    fn ended(&mut self, ended: Result<(Id, Settlement), JoinError>) {
-        let (id, given_back) = match ended {
-            Ok((id, settlement)) => (id, settlement == Settlement::Requeued),
-            Err(error) => {
-                // The delivery's guard has requeued the message.
-                error!(pipeline = %self.pipeline.name, %error, "a message's task panicked; the message is requeued");
-                (error.id(), true)
-            }
-        };
-        let Some(key) = self.busy.remove(&id) else { return };
-        if given_back {
-            // What follows must not overtake it: dropped here, it is requeued behind it.
-            self.keys.remove(&key);
-            return;
-        }
-        match self.keys.get_mut(&key).and_then(VecDeque::pop_front) {
-            Some(next) => self.start(next, Some(key)),
-            None => {
-                self.keys.remove(&key);
-            }
-        }
-    }
-}
 
 impl Pipeline {
     /// A message's way: validate, filter, transform, route, target, settle.

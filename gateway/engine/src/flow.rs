@@ -1,0 +1,120 @@
+//! All deliveries of a pipeline that are under way: started in order, a task each, drained at the end.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::delivery::Settlement;
+use crate::pipeline::{Order, Pipeline};
+use crate::source_driver::Arrival;
+
+/// The deliveries under way, a task each.
+pub(crate) struct Flow {
+    pipeline: Arc<Pipeline>,
+    stop: CancellationToken,
+    under_way: JoinSet<Settlement>,
+    /// Keys with a message under way, and what waits behind it.
+    keys: HashMap<Bytes, VecDeque<Arrival>>,
+    busy: HashMap<Id, Bytes>,
+}
+
+impl Flow {
+    pub fn new(pipeline: Arc<Pipeline>, stop: CancellationToken) -> Self {
+        Self { pipeline, stop, under_way: JoinSet::new(), keys: HashMap::new(), busy: HashMap::new() }
+    }
+
+    /// Starts each arrival until the source has no more.
+    pub async fn take(&mut self, arrivals: &mut mpsc::Receiver<Arrival>) {
+        loop {
+            tokio::select! {
+                Some(ended) = self.under_way.join_next_with_id() => self.ended(ended),
+                arrival = arrivals.recv() => match arrival {
+                    Some(arrival) => self.start_in_order(arrival),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Waits for what is under way; returns how many messages were given back at the limit.
+    pub async fn drain(&mut self, limit: Duration) -> usize {
+        let draining = async {
+            while let Some(ended) = self.under_way.join_next_with_id().await {
+                self.ended(ended);
+            }
+        };
+        if timeout(limit, draining).await.is_ok() {
+            return 0;
+        }
+        let abandoned = self.under_way.len() + self.keys.values().map(VecDeque::len).sum::<usize>();
+        warn!(pipeline = %self.pipeline.name, messages = abandoned, "drain limit of {limit:?} passed: giving back what is left");
+        self.keys.clear();
+        self.under_way.shutdown().await;
+        abandoned
+    }
+
+    fn start_in_order(&mut self, arrival: Arrival) {
+        let key = match self.pipeline.order {
+            Order::None => None,
+            Order::Key(_) => arrival.delivery.message().key.clone(),
+        };
+        match key {
+            None => self.start(arrival, None),
+            // The message before it may just have been given back: dropped here, it is requeued behind it.
+            Some(_) if self.stop.is_cancelled() => drop(arrival),
+            Some(key) => match self.keys.get_mut(&key) {
+                // Bounded by `max_in_flight`, as every arrival holds one of its permits.
+                Some(waiting) => waiting.push_back(arrival),
+                None => {
+                    self.keys.insert(key.clone(), VecDeque::new());
+                    self.start(arrival, Some(key));
+                }
+            },
+        }
+    }
+
+    fn start(&mut self, arrival: Arrival, key: Option<Bytes>) {
+        let pipeline = Arc::clone(&self.pipeline);
+        let stop = self.stop.clone();
+        let task = self.under_way.spawn(async move {
+            let Arrival { delivery, postpones } = arrival;
+            let outcome = pipeline.carry(delivery.message(), postpones, &stop).await;
+            let settlement = outcome.settlement;
+            delivery.settle(outcome);
+            settlement
+        });
+        if let Some(key) = key {
+            self.busy.insert(task.id(), key);
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Settlement), JoinError>) {
+        let (id, given_back) = match ended {
+            Ok((id, settlement)) => (id, settlement == Settlement::Requeued),
+            Err(error) => {
+                // The delivery's guard has requeued the message.
+                error!(pipeline = %self.pipeline.name, %error, "a message's task panicked; the message is requeued");
+                (error.id(), true)
+            }
+        };
+        let Some(key) = self.busy.remove(&id) else { return };
+        if given_back {
+            // What follows must not overtake it: dropped here, it is requeued behind it.
+            self.keys.remove(&key);
+            return;
+        }
+        match self.keys.get_mut(&key).and_then(VecDeque::pop_front) {
+            Some(next) => self.start(next, Some(key)),
+            None => {
+                self.keys.remove(&key);
+            }
+        }
+    }
+}
