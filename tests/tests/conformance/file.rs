@@ -41,7 +41,8 @@ impl System for FileSystem {
     }
 
     fn source(&self) -> String {
-        format!("file: {{ path: {}, format: event, follow: true }}", self.input.display())
+        // The base64 of a body of 1 MiB is longer than the 1 MiB a line may have by default.
+        format!("file: {{ path: {}, format: event, follow: true, max_line: 2MiB }}", self.input.display())
     }
 
     fn target(&self) -> String {

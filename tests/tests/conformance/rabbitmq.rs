@@ -17,7 +17,7 @@ use crate::system::{ARRIVAL_LIMIT, System};
 /// Messages published before their confirms are awaited.
 const BATCH: usize = 200;
 /// Where a message of RabbitMQ has its key.
-const KEY_HEADER: &str = "cloudEvents:partitionkey";
+const KEY_HEADER: &str = "key";
 
 pub struct RabbitMqSystem {
     /// Of the system's own, if it may be killed.

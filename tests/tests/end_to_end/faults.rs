@@ -1,10 +1,11 @@
 //! Something breaks while messages flow: nothing acknowledged is lost, and messages flow again by themselves.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lapin::options::QueueDeleteOptions;
 use sluicegate_tests::gateway::{Gateway, http_client};
 use sluicegate_tests::servers::{self, RabbitMq, Redis};
@@ -205,11 +206,13 @@ pipelines:
         gateway.restart().await?;
     }
     stop.store(true, Ordering::Relaxed);
-    let found = numbers_in_file(&out)?;
+    let mut accepted = Vec::new();
     for client in clients {
-        for number in client.await?? {
-            assert!(found.contains(&number), "{number} was answered 200 and is lost");
-        }
+        accepted.extend(client.await??);
+    }
+    let found: HashSet<usize> = numbers_in_file(&out)?.into_iter().collect();
+    for number in accepted {
+        assert!(found.contains(&number), "{number} was answered 200 and is lost");
     }
     Ok(())
 }
@@ -261,7 +264,6 @@ async fn a_dead_target_does_not_slow_the_others() -> Result<()> {
         Ok(())
     })
     .await;
-    let last = webhook.received().pop().context("nothing received")?;
-    assert_eq!(last.body, body(2_000));
+    assert!(webhook.received().iter().any(|request| request.body == body(2_000)));
     Ok(())
 }
