@@ -14,6 +14,8 @@ use crate::process::{Process, Program, run};
 
 /// Environment variable with the path of the binary; `tests/run` sets it.
 pub const BINARY: &str = "SLUICEGATE_TEST_BIN";
+/// Name of the configuration in the gateway's folder.
+const CONFIG_FILE: &str = "sluicegate.yaml";
 /// From start to `/ready`, with plugins compiled by an unoptimised compiler on a busy machine.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 /// From SIGTERM to the end; above the gateway's own limit for draining.
@@ -62,11 +64,32 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// Starts it with a configuration file that is in `folder` already and makes it listen on `port`, which
+    /// `environment` tells it, and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_file(
+        folder: TempDir,
+        config: &str,
+        port: Port,
+        environment: &[(&'static str, String)],
+    ) -> Result<Self> {
+        let mut gateway = Self::spawn(folder, config, port, environment)?;
+        gateway.await_ready().await?;
+        Ok(gateway)
+    }
+
     fn spawn_in(folder: TempDir, config: &str) -> Result<Self> {
         let port = Port::reserve()?;
         write_config(folder.path(), &port, config)?;
+        Self::spawn(folder, CONFIG_FILE, port, &[])
+    }
+
+    fn spawn(folder: TempDir, config: &str, port: Port, environment: &[(&'static str, String)]) -> Result<Self> {
         let mut command = Command::new(binary()?);
-        command.args(["run", "sluicegate.yaml"]).current_dir(folder.path()).env("NO_COLOR", "1");
+        command.args(["run", config]).current_dir(folder.path()).env("NO_COLOR", "1");
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         let program = Program {
             name: "sluicegate",
             command,
@@ -230,15 +253,23 @@ impl Gateway {
     /// # Errors
     /// When the command fails, with its standard error.
     pub async fn command(&self, arguments: &[&str]) -> Result<String> {
-        let folder = self.folder().to_owned();
-        let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let command = tokio::task::spawn_blocking(move || {
-            run(binary()?, |command| {
-                command.args(arguments).current_dir(folder).env("NO_COLOR", "1");
-            })
-        });
-        command.await?
+        run_binary(self.folder(), arguments).await
     }
+}
+
+/// Runs `sluicegate ARGUMENTS` in `folder` to its end; returns what it printed.
+///
+/// # Errors
+/// When the command fails, with its standard error.
+pub async fn run_binary(folder: &Path, arguments: &[&str]) -> Result<String> {
+    let folder = folder.to_owned();
+    let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
+    let command = tokio::task::spawn_blocking(move || {
+        run(binary()?, |command| {
+            command.args(arguments).current_dir(folder).env("NO_COLOR", "1");
+        })
+    });
+    command.await?
 }
 
 /// An empty temporary folder for [`Gateway::start_in`].
@@ -263,7 +294,7 @@ pub fn http_client() -> Result<reqwest::Client> {
 }
 
 fn write_config(folder: &Path, port: &Port, config: &str) -> Result<()> {
-    let path = folder.join("sluicegate.yaml");
+    let path = folder.join(CONFIG_FILE);
     let text = format!("server: {{ listen: '{}' }}\ndata_dir: ./data\n{config}", port.address());
     // Renamed into place: a gateway that watches the file never reads half of it.
     let new = folder.join("sluicegate.yaml.new");

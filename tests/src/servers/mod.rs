@@ -14,7 +14,7 @@ mod server;
 use tokio::sync::OnceCell;
 
 pub use postgres_server::Postgres;
-pub use rabbitmq_server::RabbitMq;
+pub use rabbitmq_server::{RabbitMq, connect as connect_to_rabbitmq};
 pub use redis_server::Redis;
 
 use anyhow::Result;

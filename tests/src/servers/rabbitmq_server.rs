@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use lapin::{Connection, ConnectionProperties};
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use super::server::{Server, own};
 use crate::port::Port;
@@ -17,6 +19,9 @@ const SCRIPTS: [&str; 3] = [
     "/opt/rabbitmq/sbin/rabbitmq-server",
     "/opt/homebrew/sbin/rabbitmq-server",
 ];
+
+/// A connection that takes longer is tried again by those who wait.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A RabbitMQ with the user `guest`, password `guest`.
 #[derive(Debug)]
@@ -99,8 +104,14 @@ impl RabbitMq {
     }
 }
 
-async fn connect(url: &str) -> Result<Connection> {
-    Ok(Connection::connect(url, ConnectionProperties::default()).await?)
+/// A client of the broker at `url`. One that is just starting or stopping may take a connection and never answer on it:
+/// 5 s.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn connect(url: &str) -> Result<Connection> {
+    let connecting = Connection::connect(url, ConnectionProperties::default());
+    Ok(timeout(CONNECT_LIMIT, connecting).await.context("RabbitMQ does not answer")??)
 }
 
 async fn probe(url: &str) -> Result<()> {
@@ -147,8 +158,6 @@ fn program(folder: &TempDir, port: &Port, distribution: &Port, mapper: &Port) ->
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use lapin::BasicProperties;
     use lapin::options::{BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
     use lapin::types::FieldTable;

@@ -1,12 +1,17 @@
 //! A private Redis.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use tokio::time::timeout;
 
 use super::server::{Server, own};
 use crate::port::Port;
 use crate::process::Program;
+
+/// A connection that takes longer is tried again by those who wait.
+const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A Redis that appends every write to disk before it answers (`appendfsync always`).
 #[derive(Debug)]
@@ -92,7 +97,9 @@ impl Redis {
 }
 
 async fn connect(url: &str) -> Result<redis::aio::MultiplexedConnection> {
-    Ok(redis::Client::open(url)?.get_multiplexed_async_connection().await?)
+    let client = redis::Client::open(url)?;
+    let connecting = client.get_multiplexed_async_connection();
+    Ok(timeout(CONNECT_LIMIT, connecting).await.context("Redis does not answer")??)
 }
 
 /// Also while it still loads its file it accepts connections, but refuses commands.
@@ -104,8 +111,6 @@ async fn probe(url: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::eventually;
 

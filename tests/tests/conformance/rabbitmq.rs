@@ -49,8 +49,7 @@ impl RabbitMqSystem {
     }
 
     async fn open(&self) -> Result<Channel> {
-        let connection = lapin::Connection::connect(&self.url, lapin::ConnectionProperties::default()).await?;
-        let channel = connection.create_channel().await?;
+        let channel = servers::connect_to_rabbitmq(&self.url).await?.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
         Ok(channel)
     }

@@ -3,6 +3,7 @@
 mod bad_input;
 mod clients;
 mod credentials;
+mod examples;
 mod faults;
 mod raw_client;
 mod reload;
