@@ -75,7 +75,8 @@ pub struct RetryConfig {
     /// Header that holds the number of failed attempts. Default `x-retry-count`.
     #[serde(default = "retry_header")]
     pub header: String,
-    /// Prefix of the delay queues' names, which go on with `.1000ms`. Default: the queue's name and `.delay`.
+    /// Prefix of the delay queues' names, which go on with `.1000ms`, for a quorum queue with `.quorum.1000ms`. Default: the
+    /// queue's name and `.delay`.
     #[serde(default)]
     pub queue_prefix: Option<String>,
 }

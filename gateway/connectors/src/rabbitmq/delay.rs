@@ -9,19 +9,20 @@
 //!
 //! The message is confirmed by the broker before the original is acknowledged, so a crash between the two yields a
 //! duplicate and never a loss. Within the broker, moving an expired message is as safe as the queue's kind: with a quorum
-//! queue as source the delay queues are quorum queues that dead-letter at least once.
+//! queue as source the delay queues are quorum queues that dead-letter at least once; they are named so, for a source queue
+//! that was deleted and made again of another kind.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::ShortString;
-use sluicegate_engine::failure::Failure;
+use sluicegate_engine::failure::{Failure, FailureKind};
 use sluicegate_engine::message::Message;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
-use super::mapping::{EXCHANGE, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Outgoing, ROUTING_KEY};
+use super::mapping::{EXCHANGE, ORIGINAL_EXCHANGE, ORIGINAL_ROUTING_KEY, Outgoing, Properties, ROUTING_KEY};
 use super::publisher::{Publication, Publisher, Rejection};
 use super::refusal;
 use super::topology::{delay_queue_arguments, short};
@@ -31,6 +32,10 @@ const MAX_DELAY_MS: u32 = 4_000_000_000;
 /// How much longer than its messages a delay queue lives without being declared again. Many times [`REDECLARE_AFTER`], so
 /// that no queue expires with a message in it.
 const EXPIRES_MARGIN_MS: u32 = 600_000;
+/// Room left in the headers for what the broker adds to a message that comes back (`x-death`, `x-first-death-…`,
+/// `x-last-death-…`): it holds the delay queue's name, of at most 255 bytes, four times. Without that room the broker would
+/// deliver a frame larger than agreed upon, which ends the connection.
+const DEATH_HEADERS_BYTES: u32 = 2_048;
 /// How long a declaration is trusted.
 const REDECLARE_AFTER: Duration = Duration::from_secs(60);
 /// Longest wait for the confirm of a delayed message.
@@ -69,12 +74,13 @@ pub(super) struct Parked<'a> {
 }
 
 impl DelayQueues {
-    /// Publishes messages to their delay queues: for each whether it is there, durably. `false` is a message AMQP cannot
-    /// carry with the headers to be added.
+    /// Publishes messages to their delay queues: for each whether it is there, durably. The failure of one, always
+    /// permanent, is that AMQP cannot carry it with the headers to be added.
     ///
     /// # Errors
-    /// If the broker did not take all; those it took come back besides their originals.
-    pub async fn park(&mut self, parked: &[Parked<'_>]) -> Result<Vec<bool>, Failure> {
+    /// If the broker did not take the rest; those it took come back besides their originals. Permanent where it would refuse
+    /// the same again.
+    pub async fn park(&mut self, parked: &[Parked<'_>]) -> Result<Vec<Result<(), Failure>>, Failure> {
         let result = self.try_park(parked).await;
         if result.is_err() {
             self.open = None;
@@ -93,7 +99,7 @@ impl DelayQueues {
         }
     }
 
-    async fn try_park(&mut self, parked: &[Parked<'_>]) -> Result<Vec<bool>, Failure> {
+    async fn try_park(&mut self, parked: &[Parked<'_>]) -> Result<Vec<Result<(), Failure>>, Failure> {
         let mut open = match self.open.take() {
             Some(open) => open,
             None => Open {
@@ -111,18 +117,12 @@ impl DelayQueues {
                     self.ensure(&mut open, step_ms).await?;
                     batch.push(publication);
                     steps.push(step_ms);
-                    taken.push(true);
+                    taken.push(Ok(()));
                 }
-                Err(why) => {
-                    tracing::warn!(
-                        system = "rabbitmq",
-                        queue = self.queue,
-                        message.id = %parked.message.id,
-                        why,
-                        "a message cannot wait in a delay queue: it goes back to its queue at once"
-                    );
-                    taken.push(false);
-                }
+                Err(why) => taken.push(Err(Failure::permanent(format!(
+                    "parking message `{}` of queue `{}`, RabbitMQ at {}: {why}",
+                    parked.message.id, self.queue, self.endpoint
+                )))),
             }
         }
         self.publish(&mut open, batch, &steps).await?;
@@ -163,6 +163,23 @@ impl DelayQueues {
     }
 
     fn publication(&self, parked: &Parked<'_>, step_ms: u32, frame_max_bytes: u32) -> Result<Publication, String> {
+        let limit_bytes = frame_max_bytes.saturating_sub(DEATH_HEADERS_BYTES);
+        let properties = self
+            .properties(parked, true)?
+            .finish(limit_bytes)
+            .or_else(|_| self.properties(parked, false)?.finish(limit_bytes))
+            .map_err(|why| format!("{why}; {DEATH_HEADERS_BYTES} bytes are kept free for what the broker adds"))?;
+        Ok(Publication {
+            exchange: ShortString::default(),
+            routing_key: self.name(step_ms).map_err(|failure| failure.text)?,
+            properties,
+            body: parked.message.body.bytes().clone(),
+        })
+    }
+
+    /// Unless `complete`, without what the source can tell without it. The rest must stay: a message that came back without
+    /// its exchange and routing key could be routed elsewhere than before.
+    fn properties(&self, parked: &Parked<'_>, complete: bool) -> Result<Properties, String> {
         let message = parked.message;
         let outgoing = Outgoing { persistent: true, expires: false, ttl: None, cloud_events: false };
         let mut properties = outgoing.properties(message)?;
@@ -172,17 +189,17 @@ impl DelayQueues {
         properties.set_number(&self.retry_header, i64::from(parked.attempt.saturating_sub(1)))?;
         let header = |name: &str| message.headers.get(name).map(|value| value.to_vec()).unwrap_or_default();
         properties.set(ORIGINAL_EXCHANGE, header(EXCHANGE))?;
-        properties.set(ORIGINAL_ROUTING_KEY, header(ROUTING_KEY))?;
-        Ok(Publication {
-            exchange: ShortString::default(),
-            routing_key: self.name(step_ms).map_err(|failure| failure.text)?,
-            properties: properties.finish(frame_max_bytes)?,
-            body: message.body.bytes().clone(),
-        })
+        let routing_key = header(ROUTING_KEY);
+        // The way back from a delay queue has the queue's name as routing key, too.
+        if complete || routing_key != self.queue.as_bytes() {
+            properties.set(ORIGINAL_ROUTING_KEY, routing_key)?;
+        }
+        Ok(properties)
     }
 
     fn name(&self, step_ms: u32) -> Result<ShortString, Failure> {
-        short(&format!("{}.{step_ms}ms", self.prefix), "delay queue's name")
+        let kind = if self.quorum { ".quorum" } else { "" };
+        short(&format!("{}{kind}.{step_ms}ms", self.prefix), "delay queue's name")
     }
 
     /// Declares the step's queue, unless that was done lately: declaring also defers its expiry.
@@ -192,7 +209,17 @@ impl DelayQueues {
         }
         let name = self.name(step_ms)?;
         let doing = format!("declaring delay queue `{name}`");
-        let refused = |error: lapin::Error| refusal::on_connect(&error, &doing, &self.endpoint);
+        let refused = |error: lapin::Error| match refusal::on_connect(&error, &doing, &self.endpoint) {
+            // The hints for what the configuration declares do not fit a queue that it does not name.
+            Failure { kind: FailureKind::Permanent, .. } => Failure::permanent(format!(
+                "{doing}, RabbitMQ at {}: {}; if it exists with other arguments, delete it on the broker or choose another \
+                 `retry.queue_prefix`; if access is refused, let the user configure, write and read queues of such names and \
+                 write to the default exchange (`rabbitmqctl set_permissions`)",
+                self.endpoint,
+                refusal::said(&error)
+            )),
+            other => other,
+        };
         let declared = async {
             let channel = open.publisher.connection().create_channel().await?;
             let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
@@ -236,9 +263,75 @@ fn step_ms(after: Duration) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::quantity::Span;
+
+    const FRAME_MAX_BYTES: u32 = 131_072;
+
+    fn delays(quorum: bool) -> DelayQueues {
+        let url = serde_json::from_value("amqp://guest:guest@localhost".into()).expect("a url");
+        let second = Span::secs(1);
+        let endpoint =
+            Endpoint::new(&url, None, second, second, Path::new("."), "test".to_owned()).expect("an endpoint");
+        DelayQueues {
+            queue: "orders".to_owned(),
+            quorum,
+            prefix: "orders.delay".to_owned(),
+            retry_header: "x-retry-count".to_owned(),
+            endpoint,
+            open: None,
+        }
+    }
+
+    /// The names of the parking headers of a message with this many bytes in a header.
+    fn parking_headers(routing_key: &str, heavy_bytes: usize) -> Result<Vec<String>, String> {
+        let mut message = Message::new("s", "k", "body");
+        message.time_ms = 1_000;
+        message.headers.append(EXCHANGE, "");
+        message.headers.append(ROUTING_KEY, routing_key.to_owned());
+        message.headers.append("heavy", vec![b'x'; heavy_bytes]);
+        let parked = Parked { message: &message, after: Duration::from_secs(2), attempt: 3 };
+        let properties = delays(false).publication(&parked, 2_000, FRAME_MAX_BYTES)?.properties;
+        let table = properties.headers().clone().expect("headers");
+        assert!(table.contains_key("heavy"));
+        Ok(table.inner().keys().map(|name| name.to_string()).filter(|name| name.starts_with("x-")).collect())
+    }
+
+    #[test]
+    fn a_heavy_message_waits_with_what_it_cannot_do_without_or_not_at_all() {
+        let all = ["x-original-exchange", "x-original-routing-key", "x-retry-count"];
+        let (mut fewer, mut refused) = (0, 0);
+        for heavy_bytes in 128_700..129_000 {
+            // A routing key of its own, of the same length, must not be dropped.
+            match (parking_headers("orders", heavy_bytes), parking_headers("others", heavy_bytes)) {
+                (Ok(derivable), Ok(own)) => {
+                    assert_eq!((derivable, own), (all.map(String::from).to_vec(), all.map(String::from).to_vec()))
+                }
+                (Ok(derivable), Err(_)) => {
+                    assert_eq!(derivable, ["x-original-exchange", "x-retry-count"]);
+                    fewer += 1;
+                }
+                (Err(why), Err(_)) => {
+                    assert!(why.contains("frame_max") && why.contains("2048"), "{why}");
+                    refused += 1;
+                }
+                (Err(why), Ok(_)) => panic!("{heavy_bytes}: {why}"),
+            }
+        }
+        // The header's name and value with their lengths and type: 1 + 22 + 5 + 6 bytes.
+        assert_eq!(fewer, 34);
+        assert!(refused > 0 && refused + fewer < 300, "{refused} refused");
+    }
+
+    #[test]
+    fn delay_queues_of_different_kinds_have_different_names() {
+        assert_eq!(delays(false).name(1_000).expect("a name").as_str(), "orders.delay.1000ms");
+        assert_eq!(delays(true).name(1_000).expect("a name").as_str(), "orders.delay.quorum.1000ms");
+    }
 
     #[test]
     fn delays_are_rounded_up_to_steps() {

@@ -13,8 +13,8 @@ use crate::registry::{Problem, Promise};
 const MAX_CONCURRENCY: u16 = 1_024;
 /// Above this many unsettled messages a source holds more than a gateway should have to redeliver after a crash.
 const MANY_UNSETTLED: u32 = 10_000;
-/// Longest queue name that leaves room for the endings of delay queues.
-const MAX_QUEUE_NAME_BYTES: usize = 230;
+/// Longest queue name that leaves room for the endings of delay queues, such as `.delay.quorum.4000000000ms`.
+const MAX_QUEUE_NAME_BYTES: usize = 229;
 
 impl SourceConfig {
     /// All mistakes that show without I/O.

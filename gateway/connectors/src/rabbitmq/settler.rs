@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use futures_util::future::try_join_all;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::{Channel, Connection};
 use sluicegate_engine::delivery::{Settled, Settlement, Token};
-use sluicegate_engine::failure::Failure;
+use sluicegate_engine::failure::{Failure, FailureKind};
 use sluicegate_engine::source::Settler;
 
 use super::delay::{DelayQueues, Parked};
@@ -28,6 +29,8 @@ pub(super) struct RabbitmqSettler {
     pub endpoint: Endpoint,
     pub workers: Vec<Worker>,
     pub delays: DelayQueues,
+    /// Set for good once the broker has refused to let a message wait in a way it would refuse again.
+    pub cannot_park: Arc<AtomicBool>,
 }
 
 /// A worker's channel and what was settled on it.
@@ -60,18 +63,14 @@ impl Settler for RabbitmqSettler {
                 }
             }
         }
-        if !parked.is_empty() {
-            let waiting: Vec<Parked<'_>> = parked.iter().map(|(_, parked)| *parked).collect();
-            let taken = self.delays.park(&waiting).await.map_err(|failure| Failure::disconnected(failure.text))?;
-            for ((settled, _), taken) in parked.into_iter().zip(taken) {
-                if taken { acked.push(settled) } else { requeued.push(settled) }
-            }
-        }
+        // Those that cannot wait go back with the connection; the others need not be delivered twice for that.
+        let not_parked = self.park(&parked, &mut acked).await.err();
         if requeued.iter().any(|settled| settled.message.headers.get(REDELIVERED).is_some()) {
             tokio::time::sleep(REQUEUE_PAUSE).await;
         }
         self.requeue(&requeued).await?;
-        self.acknowledge(&acked).await
+        self.acknowledge(&acked).await?;
+        not_parked.map_or(Ok(()), Err)
     }
 
     async fn close(&mut self) -> Result<(), Failure> {
@@ -82,6 +81,45 @@ impl Settler for RabbitmqSettler {
 }
 
 impl RabbitmqSettler {
+    /// Lets messages wait in delay queues; adds to `acked` those that do.
+    ///
+    /// # Errors
+    /// Disconnected, if one does not.
+    async fn park<'a>(
+        &mut self,
+        parked: &[(&'a Settled, Parked<'_>)],
+        acked: &mut Vec<&'a Settled>,
+    ) -> Result<(), Failure> {
+        if parked.is_empty() {
+            return Ok(());
+        }
+        let waiting: Vec<Parked<'_>> = parked.iter().map(|(_, parked)| *parked).collect();
+        let taken = self.delays.park(&waiting).await.map_err(|failure| self.not_parked(failure))?;
+        let mut refused = None;
+        for ((settled, _), taken) in parked.iter().zip(taken) {
+            match taken {
+                Ok(()) => acked.push(settled),
+                Err(failure) => refused = Some(failure),
+            }
+        }
+        refused.map_or(Ok(()), |failure| Err(self.not_parked(failure)))
+    }
+
+    /// Ends the connection, so that its messages come again. What would fail again must not be tried again: nothing would
+    /// count the attempts. The source's next connection then leaves all waiting to the engine, which does.
+    fn not_parked(&self, failure: Failure) -> Failure {
+        if failure.kind == FailureKind::Permanent && !self.cannot_park.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                system = "rabbitmq",
+                queue = self.delays.queue,
+                error = %failure,
+                "messages cannot wait in delay queues: from now on they wait in flight, within `prefetch`; mend what the \
+                 error says and restart the gateway"
+            );
+        }
+        Failure::disconnected(failure.text)
+    }
+
     async fn requeue(&mut self, requeued: &[&Settled]) -> Result<(), Failure> {
         let mut nacks = Vec::with_capacity(requeued.len());
         for settled in requeued {

@@ -1,6 +1,7 @@
 //! The source: a queue, consumed by workers that each have a channel.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use futures_util::stream::{BoxStream, SelectAll};
@@ -28,6 +29,8 @@ pub struct RabbitmqSource {
     /// Or why it cannot be reached whatever the broker does.
     endpoint: Result<Endpoint, Failure>,
     incoming: Incoming,
+    /// Whether delay queues turned out to be impossible, see [`RabbitmqSettler`].
+    cannot_park: Arc<AtomicBool>,
 }
 
 impl RabbitmqSource {
@@ -46,7 +49,7 @@ impl RabbitmqSource {
             queue: config.queue.clone(),
             retry_header: config.retry.header.clone(),
         };
-        Self { config: config.clone(), endpoint, incoming }
+        Self { config: config.clone(), endpoint, incoming, cannot_park: Arc::default() }
     }
 
     async fn begin(
@@ -128,8 +131,10 @@ impl Source for RabbitmqSource {
         let inlet =
             RabbitmqInlet { arrivals, incoming: self.incoming.clone(), endpoint: endpoint.clone(), failed: None };
         let delays = self.delays(&endpoint);
-        let settler = RabbitmqSettler { connection, endpoint, workers: settlers, delays };
-        Ok(Connection { inlet: Box::new(inlet), settler: Box::new(settler), resumes: false, postpones: true })
+        let cannot_park = Arc::clone(&self.cannot_park);
+        let postpones = !cannot_park.load(Ordering::Relaxed);
+        let settler = RabbitmqSettler { connection, endpoint, workers: settlers, delays, cannot_park };
+        Ok(Connection { inlet: Box::new(inlet), settler: Box::new(settler), resumes: false, postpones })
     }
 }
 

@@ -4,6 +4,7 @@ mod consuming;
 mod dead_letters;
 mod declaring;
 mod faults;
+mod not_waiting;
 mod publishing;
 mod tls;
 mod waiting;
