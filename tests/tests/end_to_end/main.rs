@@ -5,5 +5,6 @@ mod clients;
 mod credentials;
 mod examples;
 mod faults;
+mod plugin_cli;
 mod raw_client;
 mod reload;
