@@ -36,10 +36,9 @@ fn a_new_plugin_of_each_role_builds_passes_its_tests_and_runs() -> Result<()> {
         [("filter", "/verdict"), ("transform", "/messages/0/data/by"), ("router", "/destinations/0/target")]
     {
         let name = format!("my-{role}");
-        succeed(
-            "make a plugin",
-            Command::new(binary()?).args(["plugin", "new", &name, "--role", role]).current_dir(folder),
-        )?;
+        run(binary()?, |command| {
+            command.args(["plugin", "new", &name, "--role", role]).current_dir(folder);
+        })?;
         let plugin = folder.join(&name);
         run("cargo", |command| {
             command.args(["test", "--quiet"]).current_dir(&plugin).env("CARGO_TARGET_DIR", &target);
