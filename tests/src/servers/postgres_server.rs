@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::server::{Server, own};
+use super::server::{START_LIMIT, Server, own};
+use crate::eventually;
 use crate::port::Port;
 use crate::process::{Program, run};
 
@@ -72,8 +73,10 @@ impl Postgres {
     /// # Errors
     /// When it is the shared one or does not answer.
     pub async fn restart(&mut self) -> Result<()> {
-        let url = &self.url;
-        own(&mut self.server, "PostgreSQL")?.restart(async || probe(url)).await
+        let (url, server) = (&self.url, own(&mut self.server, "PostgreSQL")?);
+        // Children of a killed server notice its death a moment later, and until then it refuses to start.
+        eventually("PostgreSQL starts again", START_LIMIT, async || server.restart(async || probe(url)).await).await;
+        Ok(())
     }
 }
 
