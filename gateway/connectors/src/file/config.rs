@@ -32,7 +32,8 @@ pub struct SourceConfig {
     /// The kind (CloudEvents `type`) of lines that are not events.
     #[serde(default = "default_kind")]
     pub kind: String,
-    /// The longest line, 64B to 64MiB. Of longer ones only the beginning is kept.
+    /// The longest line, 64B to 64MiB; by default 2MiB, which an event with a body of 1 MiB in base64 needs. Of longer ones
+    /// only the beginning is kept.
     #[serde(default = "default_max_line")]
     pub max_line: Size,
 }
@@ -57,7 +58,7 @@ fn default_kind() -> String {
 }
 
 fn default_max_line() -> Size {
-    Size(1 << 20)
+    Size(2 << 20)
 }
 
 impl SourceConfig {
