@@ -184,11 +184,10 @@ impl Signals {
 
 /// Watches the folders of all files the configuration is made of; folders, since editors replace files.
 fn watch(files: &[PathBuf], config: &Config, changes: mpsc::Sender<()>) -> anyhow::Result<RecommendedWatcher> {
-    let named = named_files(files, config);
-    let folders: BTreeSet<PathBuf> = named.iter().filter_map(|file| file.parent()).map(Path::to_path_buf).collect();
-    let is_named = move |path: &PathBuf| named.contains(path) || named.iter().any(|file| path.starts_with(file));
+    let watched = Watched::of(files, config);
+    let folders = watched.folders();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
-        Ok(event) if !event.kind.is_access() && event.paths.iter().any(&is_named) => {
+        Ok(event) if !event.kind.is_access() && event.paths.iter().any(|path| watched.concerns(path)) => {
             // A full channel holds a change that has not been seen yet: this one is seen with it.
             if let Err(mpsc::error::TrySendError::Closed(())) = changes.try_send(()) {
                 tracing::debug!("a file changed while the gateway stops");
@@ -205,14 +204,60 @@ fn watch(files: &[PathBuf], config: &Config, changes: mpsc::Sender<()>) -> anyho
     Ok(watcher)
 }
 
-fn named_files(files: &[PathBuf], config: &Config) -> BTreeSet<PathBuf> {
-    let absolute = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-    let schemas = config.schemas.iter().filter_map(|schema| schema.file.as_ref());
-    let plugins = config.plugins.iter().filter_map(|plugin| match &plugin.component {
-        ComponentConfig::File { path, .. } => Some(path),
-        ComponentConfig::Builtin(_) => None,
-    });
-    // A folder of configuration files stands for what is in it: watched as a folder, below.
-    let folders = files.iter().filter(|file| file.is_dir()).map(|folder| absolute(folder).join("."));
-    files.iter().chain(schemas).chain(plugins).map(absolute).chain(folders).collect()
+/// What a configuration is made of.
+struct Watched {
+    /// Configuration files, schemas and plugins.
+    files: BTreeSet<PathBuf>,
+    /// Folders of configuration files: whatever is in them.
+    config_folders: BTreeSet<PathBuf>,
+}
+
+impl Watched {
+    fn of(given: &[PathBuf], config: &Config) -> Self {
+        let absolute = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        let (folders, files): (Vec<&PathBuf>, Vec<&PathBuf>) = given.iter().partition(|path| path.is_dir());
+        let schemas = config.schemas.iter().filter_map(|schema| schema.file.as_ref());
+        let plugins = config.plugins.iter().filter_map(|plugin| match &plugin.component {
+            ComponentConfig::File { path, .. } => Some(path),
+            ComponentConfig::Builtin(_) => None,
+        });
+        Self {
+            files: files.into_iter().chain(schemas).chain(plugins).map(absolute).collect(),
+            config_folders: folders.into_iter().map(absolute).collect(),
+        }
+    }
+
+    fn folders(&self) -> BTreeSet<PathBuf> {
+        let of_files = self.files.iter().filter_map(|file| file.parent()).map(Path::to_path_buf);
+        of_files.chain(self.config_folders.iter().cloned()).collect()
+    }
+
+    fn concerns(&self, path: &Path) -> bool {
+        self.files.contains(path) || path.parent().is_some_and(|folder| self.config_folders.contains(folder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_configuration_files_is_watched_itself_and_a_file_by_its_folder() {
+        let root = tempfile::tempdir().expect("a folder");
+        let root = root.path().canonicalize().expect("its path");
+        let (folder, file) = (root.join("pipelines"), root.join("one/more.yaml"));
+        std::fs::create_dir(&folder).expect("a folder");
+        std::fs::create_dir(root.join("one")).expect("a folder");
+        let pipeline = |name: &str| {
+            format!("pipelines: {{ {name}: {{ source: {{ stdio: {{}} }}, targets: {{ out: {{ stdio: {{}} }} }} }} }}")
+        };
+        std::fs::write(folder.join("a.yaml"), "{}").expect("a file");
+        std::fs::write(&file, pipeline("b")).expect("a file");
+        let given = [folder.clone(), file.clone()];
+        let loaded = config::load(&given[1..], &Process).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let watched = Watched::of(&given, &loaded.config);
+        assert_eq!(watched.folders(), BTreeSet::from([folder.clone(), root.join("one")]));
+        assert!(watched.concerns(&folder.join("new.yaml")) && watched.concerns(&file));
+        assert!(!watched.concerns(&root.join("one/out.jsonl")) && !watched.concerns(&folder));
+    }
 }
