@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sluicegate_engine::delivery::Settlement;
 use sluicegate_engine::memory::{MemoryDeadLetters, MemorySource, MemoryTarget};
 use sluicegate_engine::message::Message;
-use sluicegate_engine::pipeline::Assembly;
+use sluicegate_engine::pipeline::{Assembly, State};
 use sluicegate_engine::retry::RetryPolicy;
 use sluicegate_plugin_host::{PluginHost, Role};
 use tokio::runtime::Handle;
@@ -52,6 +52,7 @@ impl Bench {
                 .map(|(name, target)| target_part(name, "memory", Box::new(target.clone())))
                 .collect(),
             dead_letters: Arc::new(MemoryDeadLetters::default()),
+            state: State::default(),
         };
         let mut blueprint = workshop::blueprint(config, pipeline, steps, parts);
         // A plugin that asks for a retry would be asked the same again: its clock and randomness come of the message.

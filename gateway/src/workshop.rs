@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use sluicegate_connectors::http::Ingress;
 use sluicegate_connectors::registry::BuildContext;
 use sluicegate_engine::dead_letter::DeadLetters;
-use sluicegate_engine::pipeline::{Assembly, Blueprint, TargetPart};
+use sluicegate_engine::pipeline::{Assembly, Blueprint, State, TargetPart};
 use sluicegate_engine::source::Source;
 use sluicegate_engine::step::{Action, Step};
 use sluicegate_engine::target::Target;
@@ -71,6 +71,7 @@ impl Workshop {
             source: pipeline.source.build(&context),
             targets: targets.collect(),
             dead_letters: Arc::new(StoreAndBroker::new(store, broker)),
+            state: State::default(),
         };
         blueprint(config, pipeline, steps, parts)
     }
@@ -90,6 +91,8 @@ pub struct Parts {
     pub targets: Vec<TargetPart>,
     /// Where dead letters go.
     pub dead_letters: Arc<dyn DeadLetters>,
+    /// What the gateway keeps for the pipeline.
+    pub state: State,
 }
 
 /// Puts a pipeline's settings, steps and ends together.
@@ -106,6 +109,7 @@ pub fn blueprint(config: &Config, pipeline: &PipelineConfig, steps: Vec<Step>, p
         max_in_flight: pipeline.max_in_flight,
         order: pipeline.order,
         handler_timeout: pipeline.handler_timeout,
+        state: parts.state,
     }
 }
 
@@ -130,14 +134,14 @@ pub async fn steps(
     let mut steps = Vec::with_capacity(pipeline.steps.len());
     for (index, step) in pipeline.steps.iter().enumerate() {
         let made = action(host, plugins, config, step).await;
-        let action = made.with_context(|| {
+        let (action, plugin_digest) = made.with_context(|| {
             format!("pipeline `{}`, step {} ({} {})", pipeline.name, index + 1, step.kind(), step.subject())
         })?;
         let mut name = format!("{} {}", step.kind(), step.subject());
         if steps.iter().any(|earlier: &Step| *earlier.name == *name) {
             name = format!("{name} {}", index + 1);
         }
-        steps.push(Step { name: name.into(), action });
+        steps.push(Step { name: name.into(), plugin_digest, action });
     }
     Ok(steps)
 }
@@ -147,18 +151,20 @@ async fn action(
     plugins: &mut LoadedPlugins,
     config: &Config,
     step: &StepConfig,
-) -> anyhow::Result<Action> {
+) -> anyhow::Result<(Action, Option<Arc<str>>)> {
+    let mut digest = None;
     let configured = match step.plugin() {
         None => None,
         Some((plugin, plugin_config)) => {
             let loaded = load(host, plugins, plugin).await?;
+            digest = Some(Arc::from(loaded.digest()));
             Some(loaded.configure(plugin_config, settings(plugin)).await?)
         }
     };
     let lacks = |plugin: &ConfiguredPlugin, role: &str| {
         anyhow::anyhow!("plugin `{}` is no {role}; it can be: {}", step.subject(), roles(plugin))
     };
-    Ok(match (step, &configured) {
+    let action = match (step, &configured) {
         (StepConfig::Validate { schema }, _) => {
             let schema = SchemaStep::build(&schema.name, &config.schemas).map_err(|mistakes| {
                 let texts: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
@@ -178,7 +184,8 @@ async fn action(
         (StepConfig::Filter { .. } | StepConfig::Transform { .. } | StepConfig::Route { .. }, None) => {
             bail!("it names no plugin")
         }
-    })
+    };
+    Ok((action, digest))
 }
 
 fn roles(plugin: &ConfiguredPlugin) -> String {

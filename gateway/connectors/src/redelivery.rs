@@ -40,11 +40,11 @@ impl Redelivery {
         for settled in batch {
             state.in_flight = state.in_flight.saturating_sub(1);
             match settled.outcome.settlement {
-                Settlement::Delivered | Settlement::Dropped | Settlement::DeadLettered => {}
+                Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => {}
                 Settlement::Postponed { .. } | Settlement::Requeued => {
                     let attempt = settled.message.attempt.saturating_add(1);
                     let message = Message { attempt, ..Message::clone(&settled.message) };
-                    state.again.push_back((due, Received { message, token: settled.token }));
+                    state.again.push_back((due, Received::new(message, settled.token)));
                 }
             }
         }

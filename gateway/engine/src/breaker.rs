@@ -113,6 +113,14 @@ impl Breaker {
         }
     }
 
+    /// Whether it is open and a probe would be admitted now.
+    pub fn may_probe(&self) -> bool {
+        match self.lock().circuit {
+            Circuit::Open { until } | Circuit::Probing { until } => Instant::now() >= until,
+            Circuit::Closed => false,
+        }
+    }
+
     /// What it is doing now.
     pub fn state(&self) -> BreakerState {
         match self.lock().circuit {
@@ -125,6 +133,12 @@ impl Breaker {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         // Nothing panics while holding it, and counts are sound even if something did.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self::new(BreakerPolicy::default())
     }
 }
 

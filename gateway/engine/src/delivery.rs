@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::dead_letter::DeadLetter;
 use crate::failure::Reason;
+use crate::inbox::{Entry, Progress};
 use crate::message::Message;
 
 /// What a source needs to find a message again when it is settled: a delivery tag, a stream id, an offset. The engine
@@ -21,6 +22,24 @@ pub struct Received {
     pub message: Message,
     /// Settles it.
     pub token: Token,
+    /// How far it has come already, if it comes from an [inbox](crate::inbox).
+    pub resumption: Option<Box<Resumption>>,
+}
+
+impl Received {
+    /// A message at the beginning of its way.
+    pub fn new(message: Message, token: Token) -> Self {
+        Self { message, token, resumption: None }
+    }
+}
+
+/// What a message from an inbox brings along.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resumption {
+    /// The message as it was received at first, if a step has changed it since.
+    pub original: Option<Arc<Message>>,
+    /// How far it had come.
+    pub progress: Progress,
 }
 
 /// What becomes of a delivery, from best to worst: a message that was split or fanned out is settled with the worst.
@@ -31,6 +50,8 @@ pub enum Settlement {
     Delivered,
     /// A step dropped it on purpose.
     Dropped,
+    /// The inbox holds it, or the parts of it that are not delivered yet.
+    Parked,
     /// A durable dead letter holds it.
     DeadLettered,
     /// The source is to deliver it again after `after`, as attempt `attempt`. Only given to sources whose connection
@@ -56,8 +77,10 @@ pub struct Outcome {
     pub dropped: Vec<Reason>,
     /// The dead letters written.
     pub dead_letters: Vec<Arc<DeadLetter>>,
-    /// Why nothing was decided, when the settlement is `Requeued` or `Postponed`.
+    /// Why nothing was decided, when the settlement is `Requeued`, `Postponed` or `Parked`.
     pub undecided: Option<String>,
+    /// What an inbox is to keep in place of its entry, when the settlement is `Postponed`.
+    pub parked: Option<Box<Entry>>,
 }
 
 impl Outcome {
@@ -73,6 +96,7 @@ impl Outcome {
         self.dropped.extend(other.dropped);
         self.dead_letters.extend(other.dead_letters);
         self.undecided = self.undecided.take().or(other.undecided);
+        self.parked = self.parked.take().or(other.parked);
     }
 }
 
@@ -104,6 +128,7 @@ impl Settled {
 #[derive(Debug)]
 pub struct Delivery {
     message: Arc<Message>,
+    resumption: Option<Box<Resumption>>,
     token: Token,
     epoch: u64,
     settled: Option<(mpsc::Sender<Settled>, OwnedSemaphorePermit)>,
@@ -117,12 +142,18 @@ impl Delivery {
         settled: mpsc::Sender<Settled>,
         in_flight: OwnedSemaphorePermit,
     ) -> Self {
-        Self { message: Arc::new(received.message), token: received.token, epoch, settled: Some((settled, in_flight)) }
+        let Received { message, token, resumption } = received;
+        Self { message: Arc::new(message), resumption, token, epoch, settled: Some((settled, in_flight)) }
     }
 
     /// The message as received.
     pub fn message(&self) -> &Arc<Message> {
         &self.message
+    }
+
+    /// How far it had come, if it comes from an inbox.
+    pub fn resumption(&self) -> Option<&Resumption> {
+        self.resumption.as_deref()
     }
 
     /// Ends the delivery.

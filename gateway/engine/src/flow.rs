@@ -14,6 +14,7 @@ use tracing::{error, warn};
 use crate::delivery::Settlement;
 use crate::pipeline::{Order, Pipeline};
 use crate::source_driver::Arrival;
+use crate::trip::Origin;
 
 /// The deliveries under way, a task each.
 pub(crate) struct Flow {
@@ -30,14 +31,29 @@ impl Flow {
         Self { pipeline, stop, under_way: JoinSet::new(), keys: HashMap::new(), busy: HashMap::new() }
     }
 
-    /// Starts each arrival until the source has no more.
-    pub async fn take(&mut self, arrivals: &mut mpsc::Receiver<Arrival>) {
-        loop {
+    /// Starts each arrival until neither the source nor the inbox has more; cancels `inbox_is_last` when the source has
+    /// none.
+    pub async fn take(
+        &mut self,
+        arrivals: &mut mpsc::Receiver<Arrival>,
+        mut returning: Option<&mut mpsc::Receiver<Arrival>>,
+        inbox_is_last: &CancellationToken,
+    ) {
+        let mut source_is_open = true;
+        while source_is_open || returning.is_some() {
             tokio::select! {
                 Some(ended) = self.under_way.join_next_with_id() => self.ended(ended),
-                arrival = arrivals.recv() => match arrival {
+                arrival = arrivals.recv(), if source_is_open => match arrival {
                     Some(arrival) => self.start_in_order(arrival),
-                    None => return,
+                    None => {
+                        source_is_open = false;
+                        inbox_is_last.cancel();
+                    }
+                },
+                arrival = next(&mut returning) => match arrival {
+                    // The inbox gives out one message of a key and lane at a time.
+                    Some(arrival) => self.start(arrival, None),
+                    None => returning = None,
                 },
             }
         }
@@ -84,9 +100,12 @@ impl Flow {
         let pipeline = Arc::clone(&self.pipeline);
         let stop = self.stop.clone();
         let task = self.under_way.spawn(async move {
-            let Arrival { delivery, postpones } = arrival;
-            let outcome = pipeline.carry(delivery.message(), postpones, &stop).await;
+            let Arrival { delivery, origin } = arrival;
+            let outcome = pipeline.carry(&delivery, origin, &stop).await;
             let settlement = outcome.settlement;
+            if origin == Origin::Inbox {
+                pipeline.left_inbox(&delivery, settlement);
+            }
             delivery.settle(outcome);
             settlement
         });
@@ -116,5 +135,13 @@ impl Flow {
                 self.keys.remove(&key);
             }
         }
+    }
+}
+
+/// The next arrival from the inbox; never, if there is none.
+async fn next(returning: &mut Option<&mut mpsc::Receiver<Arrival>>) -> Option<Arrival> {
+    match returning {
+        Some(returning) => returning.recv().await,
+        None => std::future::pending().await,
     }
 }

@@ -8,14 +8,20 @@
 
 pub mod breaker;
 pub mod dead_letter;
+pub mod deduplication;
 pub mod delivery;
 pub mod failure;
 mod flow;
+pub mod inbox;
+mod journal;
+pub mod lanes;
 pub mod link;
 pub mod memory;
 pub mod message;
 mod meters;
+mod parked_keys;
 pub mod pipeline;
+pub mod receipt;
 pub mod retry;
 pub mod source;
 mod source_driver;

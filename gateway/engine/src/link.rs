@@ -1,11 +1,11 @@
 //! The state of a connection, as health checks and metrics see it, and the one way connections are made.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -51,12 +51,20 @@ pub struct Link {
     pub end: End,
     /// Its state, to look at or to wait on.
     pub state: watch::Receiver<LinkState>,
+    /// Since when it has not been connected; meaningless while it is.
+    down_since: Arc<Mutex<Instant>>,
 }
 
 impl Link {
     /// Whether it is connected now.
     pub fn connected(&self) -> bool {
         *self.state.borrow() == LinkState::Connected
+    }
+
+    /// For how long it has not been connected; `None` while it is, or once it has ended on purpose.
+    pub fn down_for(&self) -> Option<Duration> {
+        let connecting = matches!(*self.state.borrow(), LinkState::Connecting(_));
+        connecting.then(|| self.down_since.lock().unwrap_or_else(PoisonError::into_inner).elapsed())
     }
 }
 
@@ -100,7 +108,14 @@ impl LinkOwner {
             "pipeline" => pipeline.to_string(), "link" => name.to_string(), "system" => system);
         // Shows the link; counted up and down, since a predecessor under the same name may still drain.
         gauge.increment(0.0);
-        let link = Link { pipeline: Arc::clone(pipeline), name: Arc::clone(name), system, end, state: seen };
+        let link = Link {
+            pipeline: Arc::clone(pipeline),
+            name: Arc::clone(name),
+            system,
+            end,
+            state: seen,
+            down_since: Arc::new(Mutex::new(Instant::now())),
+        };
         Self { link, state, gauge }
     }
 
@@ -113,7 +128,10 @@ impl LinkOwner {
         let was_connected = self.state.send_replace(state) == LinkState::Connected;
         match (was_connected, connects) {
             (false, true) => self.gauge.increment(1.0),
-            (true, false) => self.gauge.decrement(1.0),
+            (true, false) => {
+                self.gauge.decrement(1.0);
+                *self.link.down_since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            }
             (true, true) | (false, false) => {}
         }
     }

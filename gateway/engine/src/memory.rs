@@ -1,5 +1,7 @@
 //! Connectors and dead letters in memory: for `sluicegate test`, and for tests of the engine, with faults by script.
 
+mod inbox;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use crate::failure::Failure;
 use crate::message::Message;
 use crate::source::{Connection, Inlet, Settler, Source};
 use crate::target::{Batching, Outlet, Target};
+
+pub use inbox::MemoryInbox;
 
 /// A source that delivers what it is given, redelivers what is requeued, postponed or lost with its connection, and
 /// remembers every settlement. Clones are the same source.
@@ -189,7 +193,7 @@ impl Inlet for MemorySource {
                     let count = max.min(state.ready.len());
                     let taken: Vec<_> = state.ready.drain(..count).collect();
                     state.unsettled.extend(taken.iter().cloned());
-                    return Ok(taken.into_iter().map(|(token, message)| Received { message, token }).collect());
+                    return Ok(taken.into_iter().map(|(token, message)| Received::new(message, token)).collect());
                 }
                 if self.ends && state.unsettled.is_empty() && state.later.is_empty() {
                     return Err(Failure::end_of_input());
@@ -229,7 +233,7 @@ impl MemorySource {
             let (token, mut message) = state.unsettled.swap_remove(at);
             state.settled.push((message.id.clone(), settled.outcome.clone()));
             match settled.outcome.settlement {
-                Settlement::Delivered | Settlement::Dropped | Settlement::DeadLettered => {}
+                Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => {}
                 Settlement::Requeued => state.ready.push_back((token, message)),
                 Settlement::Postponed { after, attempt } => {
                     message.attempt = attempt;

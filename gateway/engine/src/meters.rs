@@ -16,9 +16,11 @@ pub(crate) struct Meters {
     delivered: Counter,
     dropped: Counter,
     dead_lettered: Counter,
+    settled_parked: Counter,
     postponed: Counter,
     requeued: Counter,
     pub retries: Counter,
+    pub parked: Counter,
     steps: Vec<StepMeters>,
 }
 
@@ -38,9 +40,11 @@ impl Meters {
             delivered: settled("delivered"),
             dropped: settled("dropped"),
             dead_lettered: settled("dead_lettered"),
+            settled_parked: settled("parked"),
             postponed: settled("postponed"),
             requeued: settled("requeued"),
             retries: counter!("sluicegate_retries_total", "pipeline" => name()),
+            parked: counter!("sluicegate_messages_parked_total", "pipeline" => name()),
             steps: steps
                 .iter()
                 .map(|step| StepMeters {
@@ -59,9 +63,9 @@ impl Meters {
         match end.map(|outcome| outcome.settlement) {
             None | Some(Settlement::Delivered) => meters.passed.increment(1),
             Some(Settlement::Dropped) => meters.dropped.increment(1),
-            Some(Settlement::DeadLettered | Settlement::Postponed { .. } | Settlement::Requeued) => {
-                meters.failed.increment(1);
-            }
+            Some(
+                Settlement::Parked | Settlement::DeadLettered | Settlement::Postponed { .. } | Settlement::Requeued,
+            ) => meters.failed.increment(1),
         }
     }
 
@@ -71,6 +75,7 @@ impl Meters {
         match outcome.settlement {
             Settlement::Delivered => &self.delivered,
             Settlement::Dropped => &self.dropped,
+            Settlement::Parked => &self.settled_parked,
             Settlement::DeadLettered => &self.dead_lettered,
             Settlement::Postponed { .. } => &self.postponed,
             Settlement::Requeued => &self.requeued,

@@ -13,19 +13,25 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::dead_letter::DeadLetters;
-use crate::delivery::{Outcome, Settlement};
+use crate::deduplication::Deduplication;
+use crate::delivery::{Delivery, Outcome, Settlement};
 use crate::failure::{GuestFailure, Reason, StepFailure};
 use crate::flow::Flow;
+use crate::inbox::{Inbox, Progress, Waypoint};
+use crate::journal::Journal;
+use crate::lanes::Lanes;
 use crate::link::{End, Link, LinkOwner};
-use crate::message::Message;
+use crate::message::{Message, now_ms};
 use crate::meters::Meters;
+use crate::parked_keys::ParkedKeys;
+use crate::receipt::{Event, Happening, Receipt, Receipts, StepResult};
 use crate::retry::RetryPolicy;
 use crate::source::Source;
 use crate::source_driver::{Arrival, SourceDriver};
 use crate::step::{Action, Destination, Route, Step, Unroutable, Verdict};
 use crate::target::Target;
 use crate::target_driver::{TargetDriver, TargetLink, TargetSettings, drive};
-use crate::trip::{Fault, Place, Trip, dropped};
+use crate::trip::{Fault, Origin, Place, Trip, dropped};
 
 /// Which order is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,6 +79,19 @@ pub struct Blueprint {
     pub order: Order,
     /// Longest a step may take with one message.
     pub handler_timeout: Option<Duration>,
+    /// What the gateway keeps for it.
+    pub state: State,
+}
+
+/// What the gateway keeps for a pipeline, each only if it does.
+#[derive(Clone, Default)]
+pub struct State {
+    /// Messages that wait. Without it they wait in flight, or with sources that take them back.
+    pub inbox: Option<Arc<dyn Inbox>>,
+    /// What happened to messages.
+    pub receipts: Option<Arc<dyn Receipts>>,
+    /// Which messages were delivered, to drop their repetitions.
+    pub deduplication: Option<Arc<dyn Deduplication>>,
 }
 
 /// One of a pipeline's targets.
@@ -95,6 +114,10 @@ pub struct Pipeline {
     pub(crate) dead_letters: Arc<dyn DeadLetters>,
     pub(crate) order: Order,
     pub(crate) meters: Meters,
+    pub(crate) inbox: Option<Arc<dyn Inbox>>,
+    pub(crate) parked_keys: ParkedKeys,
+    receipts: Option<Arc<dyn Receipts>>,
+    deduplication: Option<Arc<dyn Deduplication>>,
     steps: Vec<Step>,
     targets: Vec<TargetLink>,
     handler_timeout: Option<Duration>,
@@ -105,6 +128,9 @@ pub struct Assembly {
     pipeline: Arc<Pipeline>,
     source: SourceDriver,
     arrivals: mpsc::Receiver<Arrival>,
+    inbox: Option<(SourceDriver, mpsc::Receiver<Arrival>)>,
+    /// Cancelled when only the inbox can bring more messages.
+    inbox_is_last: CancellationToken,
     targets: Vec<TargetDriver>,
     links: Vec<Link>,
 }
@@ -141,10 +167,19 @@ impl Assembly {
         let Blueprint { name, source_system, source, steps, targets, max_in_flight, .. } = blueprint;
         let owner = LinkOwner::new(&name, &Arc::from("source"), source_system, End::Source);
         let mut links = vec![owner.link()];
-        let (source, arrivals) = SourceDriver::new(source, owner, max_in_flight);
+        let (source, arrivals) = SourceDriver::new(source, owner, max_in_flight, None);
         let (targets, drivers): (Vec<_>, Vec<_>) =
             targets.into_iter().map(|part| drive(part.target, part.system, &name, &part.name, part.settings)).unzip();
         links.extend(targets.iter().map(TargetLink::link));
+        let State { inbox, receipts, deduplication } = blueprint.state;
+        let inbox_is_last = CancellationToken::new();
+        let inbox_driver = inbox.as_ref().map(|inbox| {
+            let readiness = targets.iter().map(|target| Arc::clone(target.readiness())).collect();
+            let owner = LinkOwner::new(&name, &Arc::from("inbox"), "store", End::Source);
+            links.push(owner.link());
+            let source = inbox.source(Lanes::new(readiness, inbox_is_last.clone()));
+            SourceDriver::new(source, owner, max_in_flight, Some(Origin::Inbox))
+        });
         let pipeline = Arc::new(Pipeline {
             meters: Meters::new(&name, &steps),
             name,
@@ -155,8 +190,12 @@ impl Assembly {
             steps,
             targets,
             handler_timeout: blueprint.handler_timeout,
+            inbox,
+            parked_keys: ParkedKeys::default(),
+            receipts,
+            deduplication,
         });
-        Self { pipeline, source, arrivals, targets: drivers, links }
+        Self { pipeline, source, arrivals, inbox: inbox_driver, inbox_is_last, targets: drivers, links }
     }
 
     /// The connections, to watch; the source's first.
@@ -167,16 +206,21 @@ impl Assembly {
     /// Runs until `stop` is cancelled or the source ends; then drains what is in flight for at most `drain_limit` and
     /// gives the rest back to the source.
     pub async fn run(self, stop: CancellationToken, drain_limit: Duration) -> Ended {
-        let Self { pipeline, source, mut arrivals, targets, .. } = self;
+        let Self { pipeline, source, mut arrivals, inbox, inbox_is_last, targets, .. } = self;
         let mut drivers = JoinSet::new();
         let no_more_connects = stop.child_token();
         for target in targets {
             drivers.spawn(target.run(no_more_connects.clone()));
         }
+        pipeline.load_parked_keys(&stop).await;
         drivers.spawn(source.run(stop.clone()));
+        let mut returning = inbox.map(|(inbox, returning)| {
+            drivers.spawn(inbox.run(stop.clone()));
+            returning
+        });
         let mut flow = Flow::new(pipeline, stop);
-        flow.take(&mut arrivals).await;
-        drop(arrivals);
+        flow.take(&mut arrivals, returning.as_mut(), &inbox_is_last).await;
+        drop((arrivals, returning));
         let abandoned = flow.drain(drain_limit).await;
         // With the pipeline go its target links: the drivers finish and close.
         drop(flow);
@@ -198,8 +242,14 @@ impl Assembly {
     }
 }
 
-/// Longest delay a router may ask for: the message is held in flight meanwhile.
+/// Longest delay a router may ask for.
+pub const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// Longest such delay in a pipeline without an inbox, where the message is held in flight meanwhile.
 pub const MAX_HELD_DELAY: Duration = Duration::from_secs(3_600);
+
+/// How long to wait before asking again which keys are parked.
+const KEYS_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Longest wait for connections to close after everything is settled.
 const CLOSE_LIMIT: Duration = Duration::from_secs(5);
@@ -207,21 +257,92 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 impl Pipeline {
     /// A message's way: validate, filter, transform, route, target, settle.
     ///
-    /// Each step takes all messages that came of the delivery so far and lets through what goes on; whatever ends on
-    /// the way ends in `outcome`, through [`Trip::attempt`] if it failed.
-    pub(crate) async fn carry(&self, original: &Arc<Message>, postpones: bool, stop: &CancellationToken) -> Outcome {
-        let began = Instant::now();
-        let trip = Trip { pipeline: self, original, postpones, stop, began };
-        let mut outcome = Outcome::default();
-        let mut messages = vec![Arc::clone(original)];
-        let mut publications = Vec::new();
+    /// It begins where the message was put down if it comes from the inbox, else at the start.
+    pub(crate) async fn carry(&self, delivery: &Delivery, origin: Origin, stop: &CancellationToken) -> Outcome {
+        let (message, resumption) = (delivery.message(), delivery.resumption());
+        let fresh = Progress::default();
+        let trip = Trip {
+            pipeline: self,
+            origin,
+            original: resumption.and_then(|resumption| resumption.original.as_ref()).unwrap_or(message),
+            message,
+            progress: resumption.map_or(&fresh, |resumption| &resumption.progress),
+            stop,
+            began: Instant::now(),
+            began_at_ms: now_ms(),
+            journal: Journal::new(self.receipts.is_some()),
+        };
+        let outcome = match self.begin(&trip).await {
+            Ok(()) => match &trip.progress.waypoint {
+                Waypoint::Start => self.walk(&trip, 0, trip.original).await,
+                Waypoint::Step(name) => match self.steps.iter().position(|step| step.name == *name) {
+                    Some(index) => self.walk(&trip, index, message).await,
+                    None => self.walk(&trip, 0, trip.original).await,
+                },
+                Waypoint::Target(name) => match self.targets.iter().find(|target| target.name == *name) {
+                    Some(target) => {
+                        let publication = Publication { message: Arc::clone(message), target, delay: Duration::ZERO };
+                        self.publish(&publication, &trip, true).await
+                    }
+                    None => trip.without_target(name).await,
+                },
+            },
+            Err(end) => end,
+        };
+        self.conclude(trip, &outcome).await;
+        outcome
+    }
 
-        for (index, step) in self.steps.iter().enumerate() {
+    /// What comes before the way itself: a message waits for its time and behind those of its key, and repetitions end.
+    async fn begin(&self, trip: &Trip<'_>) -> Result<(), Outcome> {
+        let waypoint = &trip.progress.waypoint;
+        if trip.origin == Origin::Inbox {
+            trip.journal.note(|| Happening::Resumed { waypoint: waypoint.clone(), attempt: trip.progress.attempt });
+        }
+        if *waypoint != Waypoint::Start {
+            return Ok(());
+        }
+        let place = Place { message: trip.original, step: None, target: None, alone: true };
+        let due = trip.original.deliver_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
+        if let Some(delay) = due.filter(|delay| !delay.is_zero() && self.inbox.is_some()) {
+            trip.defer(place, delay, "its delivery time has not come".to_owned()).await?;
+        }
+        if trip.origin != Origin::Inbox {
+            self.queue_up(trip, place).await?;
+        }
+        if let Some(deduplication) = &self.deduplication {
+            let known = trip
+                .attempt(place, || async { deduplication.was_delivered(trip.original).await.map_err(Fault::Target) });
+            if known.await? {
+                return Err(dropped(Reason::new("duplicate", "a message with its source and id was delivered before")));
+            }
+        }
+        Ok(())
+    }
+
+    /// In an ordered pipeline, a message goes behind those of its key that wait at this place.
+    async fn queue_up(&self, trip: &Trip<'_>, place: Place<'_>) -> Result<(), Outcome> {
+        let Some(key) = place.message.key.as_ref().filter(|_| self.order != Order::None) else { return Ok(()) };
+        let lane = place.target.map_or("", |target| &target.name);
+        while self.parked_keys.holds(lane, key) {
+            trip.queue_up(place).await?;
+        }
+        Ok(())
+    }
+
+    /// From the step at `first` to the targets. Each step takes all messages that came of the delivery so far and lets
+    /// through what goes on; whatever ends on the way ends in the outcome, through [`Trip::attempt`] if it failed.
+    async fn walk(&self, trip: &Trip<'_>, first: usize, message: &Arc<Message>) -> Outcome {
+        let mut outcome = Outcome::default();
+        let mut messages = vec![Arc::clone(message)];
+        let mut publications = Vec::new();
+        for (index, step) in self.steps.iter().enumerate().skip(first) {
             let alone = messages.len() == 1 && outcome.settlement == Settlement::Delivered;
             let mut passed = Vec::with_capacity(messages.len());
             for message in messages {
-                let done = self.apply(step, &message, &trip, alone).await;
+                let done = self.apply(step, &message, trip, alone).await;
                 self.meters.step(index, done.as_ref().err());
+                note_step(trip, step, &done);
                 match done {
                     Ok(Passed::Same) => passed.push(message),
                     Ok(Passed::Made(made)) => passed.extend(made.into_iter().map(Arc::new)),
@@ -239,13 +360,67 @@ impl Pipeline {
                 delay: Duration::ZERO,
             }));
         }
-
         let alone = publications.len() == 1 && outcome.settlement == Settlement::Delivered;
-        for end in join_all(publications.iter().map(|publication| self.publish(publication, &trip, alone))).await {
+        for end in join_all(publications.iter().map(|publication| self.publish(publication, trip, alone))).await {
             outcome.merge(end);
         }
-        self.meters.ended(&outcome, began.elapsed());
         outcome
+    }
+
+    /// What comes after the way: counting, remembering, the receipt.
+    async fn conclude(&self, trip: Trip<'_>, outcome: &Outcome) {
+        self.meters.ended(outcome, trip.began.elapsed());
+        if let (Some(deduplication), Settlement::Delivered) = (&self.deduplication, outcome.settlement)
+            && let Err(failure) = deduplication.remember(trip.original).await
+        {
+            warn!(pipeline = %self.name, message.id = %trip.original.id, error = %failure,
+                "cannot remember that the message was delivered; a repetition of it would be delivered, too");
+        }
+        let (message, received_at_ms, began_at_ms) = (trip.original, trip.received_at_ms(), trip.began_at_ms);
+        let (Some(receipts), Some(events)) = (&self.receipts, trip.journal.close()) else { return };
+        if events.iter().any(Event::is_trouble) || receipts.samples(message) {
+            receipts.record(Receipt {
+                message: Arc::clone(message),
+                pipeline: Arc::clone(&self.name),
+                config_version: Arc::clone(&self.config_version),
+                received_at_ms,
+                began_at_ms,
+                ended_at_ms: now_ms(),
+                settlement: outcome.settlement,
+                events,
+            });
+        }
+    }
+
+    /// A message of the inbox has ended: its key is free if it was the last.
+    pub(crate) fn left_inbox(&self, delivery: &Delivery, settlement: Settlement) {
+        let gone = match settlement {
+            Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => true,
+            Settlement::Postponed { .. } | Settlement::Requeued => false,
+        };
+        let key = delivery.message().key.as_ref().filter(|_| gone && self.order != Order::None);
+        if let (Some(key), Some(resumption)) = (key, delivery.resumption()) {
+            self.parked_keys.leave(resumption.progress.waypoint.lane(), key);
+        }
+    }
+
+    /// Asks the inbox which keys have messages in it, before anything could overtake them.
+    async fn load_parked_keys(&self, stop: &CancellationToken) {
+        let Some(inbox) = self.inbox.as_ref().filter(|_| self.order != Order::None) else { return };
+        while !stop.is_cancelled() {
+            match inbox.ordered_keys().await {
+                Ok(keys) => {
+                    for (lane, key) in keys {
+                        self.parked_keys.enter(&lane, key);
+                    }
+                    return;
+                }
+                Err(failure) => {
+                    warn!(pipeline = %self.name, error = %failure, "cannot read which keys are parked; the pipeline starts once it can");
+                    tokio::select! { () = stop.cancelled() => {} () = tokio::time::sleep(KEYS_RETRY_DELAY) => {} }
+                }
+            }
+        }
     }
 
     /// One step with one message.
@@ -329,8 +504,9 @@ impl Pipeline {
             return Err(broken(route, text));
         };
         let delay = Duration::from_millis(delay_ms.unwrap_or_default());
-        if delay > MAX_HELD_DELAY {
-            let text = format!("it asked for a delay of {delay:?}; the longest is {MAX_HELD_DELAY:?}");
+        let longest = if self.inbox.is_some() { MAX_DELAY } else { MAX_HELD_DELAY };
+        if delay > longest {
+            let text = format!("it asked for a delay of {delay:?}; the longest is {longest:?}");
             return Err(broken(route, text));
         }
         let message = match key {
@@ -346,16 +522,42 @@ impl Pipeline {
         let place = Place { message, step: None, target: Some(target), alone };
         let published = async {
             if !delay.is_zero() {
-                // Held in flight whatever its length: a postponed message would be routed, and delayed, again.
-                trip.hold(*delay).await?;
+                trip.defer(place, *delay, "the router delayed it".to_owned()).await?;
             }
-            trip.attempt(place, || async { target.publish(message).await.map_err(Fault::Target) }).await
+            // The first of its key in its lane comes from there; all others go behind what waits there.
+            if trip.origin != Origin::Inbox || trip.progress.waypoint.lane() != &*target.name {
+                self.queue_up(trip, place).await?;
+            }
+            let patience = trip.room_patience(place);
+            trip.attempt(place, || async { target.publish(message, patience).await.map_err(Fault::Target) }).await
         };
         match published.await {
-            Ok(()) => Outcome { delivered_to: vec![Arc::clone(&target.name)], ..Outcome::default() },
+            Ok(()) => {
+                trip.journal.note(|| Happening::Delivered { target: Arc::clone(&target.name) });
+                Outcome { delivered_to: vec![Arc::clone(&target.name)], ..Outcome::default() }
+            }
             Err(end) => end,
         }
     }
+}
+
+/// What a step that did not fail did; failures have been noted where they were judged.
+fn note_step(trip: &Trip<'_>, step: &Step, done: &Result<Passed<'_>, Outcome>) {
+    let result = || {
+        Some(match done {
+            Ok(Passed::Same) => StepResult::Passed,
+            Ok(Passed::Made(made)) => StepResult::Made { messages: made.len() },
+            Ok(Passed::Routed(routed)) => {
+                StepResult::Routed(routed.iter().map(|publication| Arc::clone(&publication.target.name)).collect())
+            }
+            Err(end) if end.settlement == Settlement::Dropped => StepResult::Dropped(end.dropped.first()?.clone()),
+            Err(_) => return None,
+        })
+    };
+    trip.journal.note_if(|| {
+        let (step_name, plugin_digest) = (Arc::clone(&step.name), step.plugin_digest.clone());
+        result().map(|result| Happening::Step { step: step_name, plugin_digest, result })
+    });
 }
 
 /// A router broke the plugin contract.

@@ -13,6 +13,7 @@ use crate::delivery::{Delivery, Received, Settled};
 use crate::failure::{Failure, FailureKind};
 use crate::link::{Link, LinkOwner, LinkState};
 use crate::source::{Connection, Inlet, Settler, Source};
+use crate::trip::Origin;
 
 /// Most messages taken from the inlet, or settled, in one call.
 const MAX_BATCH: usize = 256;
@@ -25,12 +26,13 @@ pub(crate) struct SourceDriver {
     deliveries: mpsc::Sender<Arrival>,
     consumed: metrics::Counter,
     outdated: metrics::Counter,
+    origin: Option<Origin>,
 }
 
-/// A delivery as the pipeline takes it: with what its connection can do.
+/// A delivery as the pipeline takes it: with where it comes from.
 pub(crate) struct Arrival {
     pub delivery: Delivery,
-    pub postpones: bool,
+    pub origin: Origin,
 }
 
 /// Why reading ended.
@@ -49,25 +51,32 @@ enum Closing {
 }
 
 impl SourceDriver {
-    /// The driver and the channel on which deliveries come; it has room for all that may be in flight.
-    pub fn new(source: Box<dyn Source>, owner: LinkOwner, max_in_flight: usize) -> (Self, mpsc::Receiver<Arrival>) {
+    /// The driver and the channel on which deliveries come; it has room for all that may be in flight. `origin` is what
+    /// deliveries are marked with; without it, they are a source's that can do what its connection says.
+    pub fn new(
+        source: Box<dyn Source>,
+        owner: LinkOwner,
+        max_in_flight: usize,
+        origin: Option<Origin>,
+    ) -> (Self, mpsc::Receiver<Arrival>) {
         let max_in_flight = max_in_flight.max(1);
         let (deliveries, arrivals) = mpsc::channel(max_in_flight);
         let Link { pipeline, system, .. } = owner.link();
         let labels = [("pipeline", pipeline.to_string()), ("system", system.to_owned())];
         let consumed = metrics::counter!("mq_messages_consumed_total", &labels);
         let outdated = metrics::counter!("sluicegate_settlements_outdated_total", &labels);
-        (Self { source, owner, max_in_flight, deliveries, consumed, outdated }, arrivals)
+        (Self { source, owner, max_in_flight, deliveries, consumed, outdated, origin }, arrivals)
     }
 
     /// Reads until `stop` or the end of input, then settles what is still in flight, then closes.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { mut source, owner, max_in_flight, deliveries, consumed, outdated } = self;
+        let Self { mut source, owner, max_in_flight, deliveries, consumed, outdated, origin } = self;
         let Link { pipeline, system, .. } = owner.link();
         // Room for every permit: a settlement never waits.
         let (settle_to, settlements) = mpsc::channel(max_in_flight);
         let in_flight = Arc::new(Semaphore::new(max_in_flight));
-        let mut intake = Some(Intake { deliveries, settle_to, in_flight, consumed, epoch: 0, postpones: false });
+        let from = origin.unwrap_or(Origin::Source { postpones: false });
+        let mut intake = Some(Intake { deliveries, settle_to, in_flight, consumed, epoch: 0, origin: from });
         let mut backflow = Backflow { settlements, unsettled: Vec::new(), outdated };
         let mut first_delay = Duration::ZERO;
         loop {
@@ -76,7 +85,7 @@ impl SourceDriver {
             let Connection { inlet, mut settler, resumes, postpones } = connection;
             if let Some(intake) = &mut intake {
                 intake.epoch += 1;
-                intake.postpones = postpones;
+                intake.origin = origin.unwrap_or(Origin::Source { postpones });
             }
             match flow(&mut intake, &mut backflow, inlet, settler.as_mut(), resumes, &stop).await {
                 Closing::Lost(failure) => {
@@ -137,7 +146,7 @@ struct Intake {
     in_flight: Arc<Semaphore>,
     consumed: metrics::Counter,
     epoch: u64,
-    postpones: bool,
+    origin: Origin,
 }
 
 impl Intake {
@@ -178,7 +187,7 @@ impl Intake {
             self.consumed.increment(1);
             let delivery = Delivery::new(received, self.epoch, self.settle_to.clone(), permit);
             // There is room for every permit. A refused delivery is dropped here, which requeues it.
-            self.deliveries.try_send(Arrival { delivery, postpones: self.postpones }).map_err(|_| Ended::Stopped)?;
+            self.deliveries.try_send(Arrival { delivery, origin: self.origin }).map_err(|_| Ended::Stopped)?;
         }
         Ok(())
     }

@@ -12,6 +12,8 @@ use crate::message::Message;
 pub struct Step {
     /// For example `filter jq` or `validate order`; unique within the pipeline.
     pub name: Arc<str>,
+    /// The digest of its plugin, if it has one: evidence in receipts.
+    pub plugin_digest: Option<Arc<str>>,
     /// What it does.
     pub action: Action,
 }

@@ -1,6 +1,7 @@
 //! The target driver: the only place where a target is connected, fed in batches, reconnected and closed.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -13,6 +14,7 @@ use crate::breaker::{Breaker, BreakerPolicy, BreakerState};
 use crate::failure::{Failure, FailureKind};
 use crate::link::{End, Link, LinkOwner, LinkState};
 use crate::message::Message;
+use crate::retry::HOLD_LIMIT;
 use crate::target::{Batching, Outlet, Target};
 
 /// How a target is driven.
@@ -37,8 +39,52 @@ pub struct TargetLink {
     /// The target's name in its pipeline.
     pub name: Arc<str>,
     queue: mpsc::Sender<Publication>,
-    breaker: Arc<Breaker>,
-    link: Link,
+    readiness: Arc<Readiness>,
+}
+
+/// Whether a target takes messages now.
+pub(crate) struct Readiness {
+    pub link: Link,
+    pub breaker: Arc<Breaker>,
+    /// Messages that wait for or are in publication.
+    pending: AtomicUsize,
+    max_pending: usize,
+    /// When a batch was last answered, or the first message began to wait.
+    answered_at: Mutex<Instant>,
+}
+
+/// Why a target takes no message now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// It has not been connected for this long.
+    Down(Duration),
+    /// It has as many messages as it may, and has answered none for longer than [`HOLD_LIMIT`].
+    Stuck,
+}
+
+impl Readiness {
+    /// What is in the way of a message, if anything is; the circuit breaker apart, which has to be asked.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        if let Some(down_for) = self.link.down_for() {
+            return Some(Obstacle::Down(down_for));
+        }
+        let full = self.pending.load(Ordering::Relaxed) >= self.max_pending;
+        (full && self.answered_at().elapsed() > HOLD_LIMIT).then_some(Obstacle::Stuck)
+    }
+
+    fn enter(&self) {
+        if self.pending.fetch_add(1, Ordering::Relaxed) == 0 {
+            *self.answered_at() = Instant::now();
+        }
+    }
+
+    fn leave(&self) {
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn answered_at(&self) -> MutexGuard<'_, Instant> {
+        self.answered_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Publication {
@@ -59,7 +105,7 @@ pub struct TargetDriver {
 struct Meters {
     pipeline: Arc<str>,
     target: Arc<str>,
-    breaker: Arc<Breaker>,
+    readiness: Arc<Readiness>,
     breaker_state: metrics::Gauge,
     published: metrics::Counter,
     failed: metrics::Counter,
@@ -75,14 +121,21 @@ pub fn drive(
     name: &Arc<str>,
     settings: TargetSettings,
 ) -> (TargetLink, TargetDriver) {
-    let (queue, publications) = mpsc::channel(settings.max_in_flight.max(1));
-    let breaker = Arc::new(Breaker::new(settings.breaker));
+    let max_pending = settings.max_in_flight.max(1);
+    let (queue, publications) = mpsc::channel(max_pending);
     let owner = LinkOwner::new(pipeline, name, system, End::Target);
+    let readiness = Arc::new(Readiness {
+        link: owner.link(),
+        breaker: Arc::new(Breaker::new(settings.breaker)),
+        pending: AtomicUsize::new(0),
+        max_pending,
+        answered_at: Mutex::new(Instant::now()),
+    });
     let labels = [("pipeline", pipeline.to_string()), ("target", name.to_string())];
     let meters = Arc::new(Meters {
         pipeline: Arc::clone(pipeline),
         target: Arc::clone(name),
-        breaker: Arc::clone(&breaker),
+        readiness: Arc::clone(&readiness),
         breaker_state: metrics::gauge!("sluicegate_breaker_state", &labels),
         published: metrics::counter!("mq_messages_published_total", &labels),
         failed: metrics::counter!("sluicegate_publish_failures_total", &labels),
@@ -90,7 +143,7 @@ pub fn drive(
         batch: metrics::histogram!("sluicegate_publish_batch_messages", &labels),
     });
     meters.breaker_state.increment(0.0);
-    let link = TargetLink { name: Arc::clone(name), queue, breaker, link: owner.link() };
+    let link = TargetLink { name: Arc::clone(name), queue, readiness };
     let batching = target.batching();
     (link, TargetDriver { target, settings, batching, queue: publications, owner, meters })
 }
@@ -98,7 +151,11 @@ pub fn drive(
 impl TargetLink {
     /// The connection's state.
     pub fn link(&self) -> Link {
-        self.link.clone()
+        self.readiness.link.clone()
+    }
+
+    pub(crate) fn readiness(&self) -> &Arc<Readiness> {
+        &self.readiness
     }
 
     /// Asks the circuit breaker; see [`Breaker::admit`].
@@ -106,12 +163,12 @@ impl TargetLink {
     /// # Errors
     /// How long to wait before asking again.
     pub fn admit(&self) -> Result<(), Duration> {
-        self.breaker.admit()
+        self.readiness.breaker.admit()
     }
 
     /// Waits until the target is connected. Cancel safe.
     pub async fn connected(&self) {
-        let mut state = self.link.state.clone();
+        let mut state = self.readiness.link.state.clone();
         // An error means the driver is gone; then publishing says so.
         if state.wait_for(|state| !matches!(state, LinkState::Connecting(_))).await.is_err() {
             tracing::debug!(target_name = %self.name, "the target's driver has ended");
@@ -119,15 +176,38 @@ impl TargetLink {
     }
 
     /// Publishes one message and waits for its confirmation. Not cancel safe in effect: a dropped call may have
-    /// published.
+    /// published. With `patience` it waits no longer than that for room among the messages in publication.
     ///
     /// # Errors
-    /// The target's failure, or `Disconnected` when the connection was lost before the confirmation.
-    pub async fn publish(&self, message: &Arc<Message>) -> Result<(), Failure> {
+    /// The target's failure, or `Disconnected` when the connection was lost before the confirmation or there was no room.
+    pub async fn publish(&self, message: &Arc<Message>, patience: Option<Duration>) -> Result<(), Failure> {
         let (confirmed, confirmation) = oneshot::channel();
         let gone = || Failure::disconnected(format!("target `{}` was stopped before it confirmed", self.name));
-        self.queue.send(Publication { message: Arc::clone(message), confirmed }).await.map_err(|_| gone())?;
+        let _waiting = Waiting::new(&self.readiness);
+        let room = match patience {
+            None => self.queue.reserve().await,
+            Some(patience) => timeout(patience, self.queue.reserve())
+                .await
+                .map_err(|_| Failure::disconnected(format!("target `{}` had no room for {patience:?}", self.name)))?,
+        };
+        room.map_err(|_| gone())?.send(Publication { message: Arc::clone(message), confirmed });
         confirmation.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// Counts a message among those that wait for or are in publication, for as long as it lives.
+struct Waiting<'a>(&'a Readiness);
+
+impl<'a> Waiting<'a> {
+    fn new(readiness: &'a Readiness) -> Self {
+        readiness.enter();
+        Self(readiness)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.leave();
     }
 }
 
@@ -197,6 +277,7 @@ async fn publish(
     meters.duration.record(began.elapsed().as_secs_f64());
     meters.batch.record(messages.len() as f64);
     meters.count(&results);
+    *meters.readiness.answered_at() = Instant::now();
     let lost = results.iter().find_map(|result| match result {
         Err(failure) if failure.kind == FailureKind::Disconnected => Some(failure.clone()),
         Ok(()) | Err(_) => None,
@@ -225,7 +306,7 @@ impl Meters {
         self.published.increment(published);
         self.failed.increment(results.len() as u64 - published);
         let answered = results.len() as u32 - failed;
-        if let Some(state) = self.breaker.record(answered, failed) {
+        if let Some(state) = self.readiness.breaker.record(answered, failed) {
             self.breaker_state.set(match state {
                 BreakerState::Closed => 0.0,
                 BreakerState::HalfOpen => 1.0,

@@ -124,7 +124,7 @@ impl FileInlet {
         let received = lines.into_iter().map(|line| {
             let token = ledger::token(generation, &line);
             let id = format!("{generation}-{}", line.start);
-            Received { message: json_lines::decode(line, self.reader.format, &self.reader.origin, id), token }
+            Received::new(json_lines::decode(line, self.reader.format, &self.reader.origin, id), token)
         });
         received.collect()
     }
@@ -166,7 +166,7 @@ struct FileSettler {
 impl Settler for FileSettler {
     async fn settle(&mut self, batch: &[Settled]) -> Result<(), Failure> {
         let done = batch.iter().filter(|settled| match settled.outcome.settlement {
-            Settlement::Delivered | Settlement::Dropped | Settlement::DeadLettered => true,
+            Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => true,
             Settlement::Postponed { .. } | Settlement::Requeued => false,
         });
         self.ledger.settle(done.map(|settled| settled.token));

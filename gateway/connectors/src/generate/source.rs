@@ -117,7 +117,7 @@ impl GenerateInlet {
         let made = self.progress.made.load(Relaxed);
         let last = self.pace.due().min(self.recipe.count).min(made.saturating_add(max as u64));
         let received: Vec<Received> =
-            (made + 1..=last).map(|n| Received { message: self.recipe.make(n), token: Token(u128::from(n)) }).collect();
+            (made + 1..=last).map(|n| Received::new(self.recipe.make(n), Token(u128::from(n)))).collect();
         self.progress.made.store(last.max(made), Relaxed);
         self.progress.redelivery.handed_over(received.len());
         received

@@ -84,7 +84,7 @@ fn result(id: &str, fate: Fate) -> Result<Value, ProblemDetails> {
         }
     };
     match outcome.settlement {
-        Settlement::Delivered | Settlement::Dropped => Ok(through(id, &outcome)),
+        Settlement::Delivered | Settlement::Dropped | Settlement::Parked => Ok(through(id, &outcome)),
         Settlement::DeadLettered => Err(dead_lettered(&outcome)),
         Settlement::Postponed { .. } | Settlement::Requeued => {
             let why = outcome.undecided.as_deref().unwrap_or("nothing was decided about the message");
@@ -104,7 +104,13 @@ fn unknown(detail: &str) -> ProblemDetails {
 fn through(id: &str, outcome: &Outcome) -> Value {
     // One name a target, however many messages a split made for it.
     let targets: BTreeSet<&str> = outcome.delivered_to.iter().map(AsRef::as_ref).collect();
-    let status = if targets.is_empty() && !outcome.dropped.is_empty() { "filtered" } else { "delivered" };
+    let status = if outcome.settlement == Settlement::Parked {
+        "parked"
+    } else if targets.is_empty() && !outcome.dropped.is_empty() {
+        "filtered"
+    } else {
+        "delivered"
+    };
     let mut document = Map::new();
     document.insert("id".to_owned(), id.into());
     document.insert("status".to_owned(), status.into());

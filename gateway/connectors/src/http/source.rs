@@ -90,7 +90,7 @@ impl Inlet for HttpInlet {
                 let token = table.next;
                 table.next += 1;
                 table.clients.insert(token, Client { answer, _claim: claim });
-                Received { message, token: Token(token) }
+                Received::new(message, Token(token))
             })
             .collect();
         Ok(received)

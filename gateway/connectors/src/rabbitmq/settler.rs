@@ -56,7 +56,9 @@ impl Settler for RabbitmqSettler {
         let mut parked = Vec::new();
         for settled in batch {
             match settled.outcome.settlement {
-                Settlement::Delivered | Settlement::Dropped | Settlement::DeadLettered => acked.push(settled),
+                Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => {
+                    acked.push(settled);
+                }
                 Settlement::Requeued => requeued.push(settled),
                 Settlement::Postponed { after, attempt } => {
                     parked.push((settled, Parked { message: &settled.message, after, attempt }));

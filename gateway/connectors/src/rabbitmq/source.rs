@@ -182,7 +182,7 @@ impl RabbitmqInlet {
                     properties: &delivery.properties,
                     body: delivery.data,
                 });
-                Ok(Received { message, token: token(worker, delivery.delivery_tag) })
+                Ok(Received::new(message, token(worker, delivery.delivery_tag)))
             }
             Some((_, Some(Err(error)))) => Err(refusal::lost(&error, &doing(), &self.endpoint)),
             Some((worker, None)) => Err(Failure::disconnected(format!(

@@ -71,9 +71,9 @@ impl RedisInlet {
         }
         // From here on nothing waits: what begins to be in flight is handed over.
         entries.retain(|claimed| claimed.entry.fields.is_some() && self.in_flight.begin(claimed.entry.id));
-        let received = entries.into_iter().map(|Claimed { entry, attempt }| Received {
-            message: mapping::decode(&self.group.stream, entry.id, entry.fields.unwrap_or_default(), attempt),
-            token: entry.id.into(),
+        let received = entries.into_iter().map(|Claimed { entry, attempt }| {
+            let fields = entry.fields.unwrap_or_default();
+            Received::new(mapping::decode(&self.group.stream, entry.id, fields, attempt), entry.id.into())
         });
         Ok(received.collect())
     }

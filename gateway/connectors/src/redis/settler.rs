@@ -65,7 +65,9 @@ impl Settler for RedisSettler {
         let (mut done, mut given_back) = (Vec::with_capacity(batch.len()), Vec::new());
         for settled in batch {
             match settled.outcome.settlement {
-                Settlement::Delivered | Settlement::Dropped | Settlement::DeadLettered => &mut done,
+                Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => {
+                    &mut done
+                }
                 Settlement::Postponed { .. } | Settlement::Requeued => &mut given_back,
             }
             .push(EntryId::from(settled.token));

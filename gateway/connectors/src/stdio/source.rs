@@ -123,7 +123,7 @@ impl StdioInlet {
                     let token = Token(u128::from(line.start));
                     let id = uuid::Uuid::now_v7().to_string();
                     let message = json_lines::decode(line, self.format, &self.origin, id);
-                    received.push(Received { message, token });
+                    received.push(Received::new(message, token));
                 }
                 // The thread has ended with it, so the end of input follows.
                 Err(error) if received.is_empty() => {

@@ -130,7 +130,9 @@ async fn a_failing_key_is_parked_or_skipped_and_other_keys_go_on() {
             }
             Ok(Verdict::Keep)
         });
-        bench.steps.insert(0, sluicegate_engine::step::Step { name: "failing".into(), action: failing });
+        bench
+            .steps
+            .insert(0, sluicegate_engine::step::Step { name: "failing".into(), plugin_digest: None, action: failing });
         bench.run().await;
         assert_eq!(bench.dead_letters.letters().len(), letters, "{policy:?}");
         assert_eq!(bodies_of(&bench, "x"), order, "{policy:?}");

@@ -189,7 +189,9 @@ fn check_evidence(
         Settlement::Delivered => assert!(!outcome.delivered_to.is_empty() && outcome.dead_letters.is_empty()),
         Settlement::Dropped => assert!(!outcome.dropped.is_empty() && outcome.dead_letters.is_empty()),
         Settlement::DeadLettered => assert!(!outcome.dead_letters.is_empty()),
-        Settlement::Postponed { .. } | Settlement::Requeued => unreachable!("filtered by the caller"),
+        Settlement::Parked | Settlement::Postponed { .. } | Settlement::Requeued => {
+            unreachable!("filtered by the caller")
+        }
     }
 }
 
@@ -203,12 +205,13 @@ proptest! {
     }
 
     #[test]
-    fn the_worst_settlement_wins_in_any_order(mut all in prop::collection::vec(0_u8..5, 1..6)) {
+    fn the_worst_settlement_wins_in_any_order(mut all in prop::collection::vec(0_u8..6, 1..6)) {
         let of = |n: u8| match n {
             0 => Settlement::Delivered,
             1 => Settlement::Dropped,
-            2 => Settlement::DeadLettered,
-            3 => Settlement::Postponed { after: Duration::from_secs(1), attempt: 2 },
+            2 => Settlement::Parked,
+            3 => Settlement::DeadLettered,
+            4 => Settlement::Postponed { after: Duration::from_secs(1), attempt: 2 },
             _ => Settlement::Requeued,
         };
         let mut merged = Outcome::default();

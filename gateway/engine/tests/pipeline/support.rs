@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use sluicegate_engine::failure::{GuestFailure, StepFailure};
 use sluicegate_engine::memory::{MemoryDeadLetters, MemorySource, MemoryTarget};
 use sluicegate_engine::message::Message;
-use sluicegate_engine::pipeline::{Assembly, Blueprint, Ended, Order, TargetPart};
+use sluicegate_engine::pipeline::{Assembly, Blueprint, Ended, Order, State, TargetPart};
 use sluicegate_engine::retry::RetryPolicy;
 use sluicegate_engine::step::{Action, Destination, Filter, Route, Step, Transform, Unroutable, Verdict};
 use sluicegate_engine::target_driver::TargetSettings;
@@ -24,6 +24,7 @@ pub struct Bench {
     pub order: Order,
     pub max_in_flight: usize,
     pub handler_timeout: Option<Duration>,
+    pub state: State,
     pub drain_limit: Duration,
 }
 
@@ -38,6 +39,7 @@ impl Bench {
             order: Order::None,
             max_in_flight: 64,
             handler_timeout: None,
+            state: State::default(),
             drain_limit: Duration::from_secs(30),
         }
     }
@@ -48,7 +50,7 @@ impl Bench {
 
     pub fn step(mut self, action: Action) -> Self {
         let name = format!("{} {}", action.kind(), self.steps.len());
-        self.steps.push(Step { name: name.into(), action });
+        self.steps.push(Step { name: name.into(), plugin_digest: None, action });
         self
     }
 
@@ -71,6 +73,7 @@ impl Bench {
             max_in_flight: self.max_in_flight,
             order: self.order,
             handler_timeout: self.handler_timeout,
+            state: self.state.clone(),
         })
     }
 
