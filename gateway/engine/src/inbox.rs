@@ -82,6 +82,8 @@ pub struct Entry {
 
 /// Keeps the inbox of one pipeline.
 ///
+/// Whoever puts a message in at [`Waypoint::Start`] sets `not_before_ms` to the message's own delivery time, if it has one.
+///
 /// Its source gives out ready messages of open [lanes](Lanes), the oldest first, with their [`Progress`]; of the ordered
 /// messages of a lane with the same key only the first. It `postpones`: `Settlement::Postponed` comes with the
 /// entry's new content in [`Outcome::parked`](crate::delivery::Outcome::parked), which replaces the old in place.

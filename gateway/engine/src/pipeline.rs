@@ -303,11 +303,12 @@ impl Pipeline {
             return Ok(());
         }
         let place = Place { message: trip.original, step: None, target: None, alone: true };
-        let due = trip.original.deliver_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
-        if let Some(delay) = due.filter(|delay| !delay.is_zero() && self.inbox.is_some()) {
-            trip.defer(place, delay, "its delivery time has not come".to_owned()).await?;
-        }
+        // The inbox has kept the time and the order of what comes from it.
         if trip.origin != Origin::Inbox {
+            let due = trip.original.deliver_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms())));
+            if let Some(delay) = due.filter(|delay| !delay.is_zero() && self.inbox.is_some()) {
+                trip.defer(place, delay, "its delivery time has not come".to_owned()).await?;
+            }
             self.queue_up(trip, place).await?;
         }
         if let Some(deduplication) = &self.deduplication {

@@ -1,11 +1,10 @@
 //! The target driver: the only place where a target is connected, fed in batches, reconnected and closed.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -46,10 +45,10 @@ pub struct TargetLink {
 pub(crate) struct Readiness {
     pub link: Link,
     pub breaker: Arc<Breaker>,
-    /// Messages that wait for or are in publication.
-    pending: AtomicUsize,
-    max_pending: usize,
-    /// When a batch was last answered, or the first message began to wait.
+    /// Room for messages in publication.
+    room: Semaphore,
+    max_in_flight: usize,
+    /// When a batch was last answered, or the first message came in.
     answered_at: Mutex<Instant>,
 }
 
@@ -68,18 +67,7 @@ impl Readiness {
         if let Some(down_for) = self.link.down_for() {
             return Some(Obstacle::Down(down_for));
         }
-        let full = self.pending.load(Ordering::Relaxed) >= self.max_pending;
-        (full && self.answered_at().elapsed() > HOLD_LIMIT).then_some(Obstacle::Stuck)
-    }
-
-    fn enter(&self) {
-        if self.pending.fetch_add(1, Ordering::Relaxed) == 0 {
-            *self.answered_at() = Instant::now();
-        }
-    }
-
-    fn leave(&self) {
-        self.pending.fetch_sub(1, Ordering::Relaxed);
+        (self.room.available_permits() == 0 && self.answered_at().elapsed() > HOLD_LIMIT).then_some(Obstacle::Stuck)
     }
 
     fn answered_at(&self) -> MutexGuard<'_, Instant> {
@@ -121,14 +109,14 @@ pub fn drive(
     name: &Arc<str>,
     settings: TargetSettings,
 ) -> (TargetLink, TargetDriver) {
-    let max_pending = settings.max_in_flight.max(1);
-    let (queue, publications) = mpsc::channel(max_pending);
+    let max_in_flight = settings.max_in_flight.max(1);
+    let (queue, publications) = mpsc::channel(max_in_flight);
     let owner = LinkOwner::new(pipeline, name, system, End::Target);
     let readiness = Arc::new(Readiness {
         link: owner.link(),
         breaker: Arc::new(Breaker::new(settings.breaker)),
-        pending: AtomicUsize::new(0),
-        max_pending,
+        room: Semaphore::new(max_in_flight),
+        max_in_flight,
         answered_at: Mutex::new(Instant::now()),
     });
     let labels = [("pipeline", pipeline.to_string()), ("target", name.to_string())];
@@ -183,31 +171,19 @@ impl TargetLink {
     pub async fn publish(&self, message: &Arc<Message>, patience: Option<Duration>) -> Result<(), Failure> {
         let (confirmed, confirmation) = oneshot::channel();
         let gone = || Failure::disconnected(format!("target `{}` was stopped before it confirmed", self.name));
-        let _waiting = Waiting::new(&self.readiness);
+        let entering = self.readiness.room.acquire();
         let room = match patience {
-            None => self.queue.reserve().await,
-            Some(patience) => timeout(patience, self.queue.reserve())
+            None => entering.await,
+            Some(patience) => timeout(patience, entering)
                 .await
                 .map_err(|_| Failure::disconnected(format!("target `{}` had no room for {patience:?}", self.name)))?,
         };
-        room.map_err(|_| gone())?.send(Publication { message: Arc::clone(message), confirmed });
+        let _room = room.map_err(|_| gone())?;
+        if self.readiness.room.available_permits() + 1 == self.readiness.max_in_flight {
+            *self.readiness.answered_at() = Instant::now();
+        }
+        self.queue.send(Publication { message: Arc::clone(message), confirmed }).await.map_err(|_| gone())?;
         confirmation.await.unwrap_or_else(|_| Err(gone()))
-    }
-}
-
-/// Counts a message among those that wait for or are in publication, for as long as it lives.
-struct Waiting<'a>(&'a Readiness);
-
-impl<'a> Waiting<'a> {
-    fn new(readiness: &'a Readiness) -> Self {
-        readiness.enter();
-        Self(readiness)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.leave();
     }
 }
 

@@ -2,5 +2,6 @@
 
 mod faults;
 mod flow;
+mod inbox;
 mod settlement;
 mod support;

@@ -1,11 +1,12 @@
 //! The algebra of settlement: whatever happens, no path loses a delivery.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
 use sluicegate_engine::delivery::{Outcome, Settlement};
 use sluicegate_engine::failure::{Failure, GuestFailure, Reason};
-use sluicegate_engine::memory::{MemorySource, Reply};
+use sluicegate_engine::memory::{MemoryInbox, MemorySource, Reply};
 use sluicegate_engine::message::Message;
 use sluicegate_engine::pipeline::{OnKeyFailure, Order};
 use sluicegate_engine::retry::RetryPolicy;
@@ -50,6 +51,8 @@ struct Scenario {
     cut: bool,
     postpones: bool,
     resumes: bool,
+    /// Whether there is an inbox, and how often it refuses.
+    inbox: Option<usize>,
     order: Order,
     max_in_flight: usize,
     stop_after_ms: Option<u64>,
@@ -63,7 +66,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         prop::collection::vec(reply(), 0..30),
         prop::collection::vec(reply(), 0..30),
         (0_usize..4, 0_usize..3, 0_usize..3),
-        (any::<bool>(), any::<bool>(), any::<bool>()),
+        (any::<bool>(), any::<bool>(), any::<bool>(), prop::option::of(0_usize..4)),
         order,
         1_usize..10,
         prop::option::of(0_u64..60_000),
@@ -74,7 +77,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 left,
                 right,
                 (connect_failures, settle_failures, dead_letter_failures),
-                (cut, postpones, resumes),
+                (cut, postpones, resumes, inbox),
                 order,
                 max_in_flight,
                 stop_after_ms,
@@ -88,6 +91,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
                 cut,
                 postpones,
                 resumes,
+                inbox,
                 order,
                 max_in_flight,
                 stop_after_ms,
@@ -95,9 +99,14 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         )
 }
 
-async fn play(scenario: Scenario) {
-    let Scenario { fates, left, right, order, .. } = scenario;
+async fn play(mut scenario: Scenario) {
+    // What is parked counts its age by the wall clock, which does not pause: with it a parked key would never end.
+    if scenario.inbox.is_some() && scenario.order == Order::Key(OnKeyFailure::Park) {
+        scenario.stop_after_ms.get_or_insert(3_600_000);
+    }
+    let Scenario { fates, left, right, order, .. } = scenario.clone();
     let count = fates.len();
+    let scenario_fates = fates.clone();
     let mut source = MemorySource::of((0..count).map(|n| Message {
         id: format!("m{n}"),
         key: Some(format!("k{}", n % 3).into()),
@@ -132,6 +141,11 @@ async fn play(scenario: Scenario) {
                 _ => vec![Destination::to("left"), Destination::to("right")],
             })
         }));
+    let inbox = MemoryInbox::default();
+    if let Some(refusals) = scenario.inbox {
+        inbox.refuse((0..refusals).map(|_| Failure::transient("disk full")));
+        bench.state.inbox = Some(Arc::new(inbox.clone()));
+    }
     bench.order = order;
     bench.max_in_flight = scenario.max_in_flight;
     bench.retry = RetryPolicy { max_attempts: 3, max_age: Some(Duration::from_secs(600)), ..RetryPolicy::default() };
@@ -151,21 +165,34 @@ async fn play(scenario: Scenario) {
     }
     tokio::time::timeout(Duration::from_secs(36_000), run).await.expect("the pipeline ends").expect("no panic");
 
-    // Every message is settled for good or still with its source; every success has its evidence.
+    // Every message is settled for good or still with its source or in the inbox; every success has its evidence.
     let settled = bench.source.settled();
     let remaining = bench.source.remaining();
     let letters = bench.dead_letters.letters();
+    let parked: Vec<String> = inbox.entries().iter().map(|entry| entry.original.id.clone()).collect();
     for n in 0..count {
         let id = format!("m{n}");
         let last = settled.iter().rev().find(|(settled_id, _)| *settled_id == id).map(|(_, outcome)| outcome);
-        let ended = last
-            .filter(|o| matches!(o.settlement, Settlement::Delivered | Settlement::Dropped | Settlement::DeadLettered));
+        let ended = last.filter(|outcome| match outcome.settlement {
+            Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => true,
+            Settlement::Postponed { .. } | Settlement::Requeued => false,
+        });
         assert!(ended.is_some() || remaining.contains(&id), "{id} is lost: last settled as {last:?}");
         if scenario.stop_after_ms.is_none() {
             assert!(ended.is_some(), "{id} never ended though nobody stopped the pipeline");
+            assert!(parked.is_empty(), "the inbox still has {parked:?}");
         }
-        if let Some(outcome) = ended {
-            check_evidence(&bench, &id, outcome, &letters);
+        let Some(outcome) = ended else { continue };
+        check_evidence(&bench, &id, outcome, &letters);
+        if outcome.settlement == Settlement::Parked {
+            // What became of it later: it is in, or at a target, or a dead letter, or was dropped by a step.
+            let fate = scenario_fates[n];
+            let arrived = ["left", "right"].iter().any(|t| bench.target(t).published().iter().any(|m| m.id == id));
+            let explained = letters.iter().any(|letter| letter.original.id == id);
+            assert!(
+                parked.contains(&id) || arrived || explained || matches!(fate, Fate::Drop),
+                "{id} is lost after it was parked"
+            );
         }
     }
 }
@@ -189,7 +216,8 @@ fn check_evidence(
         Settlement::Delivered => assert!(!outcome.delivered_to.is_empty() && outcome.dead_letters.is_empty()),
         Settlement::Dropped => assert!(!outcome.dropped.is_empty() && outcome.dead_letters.is_empty()),
         Settlement::DeadLettered => assert!(!outcome.dead_letters.is_empty()),
-        Settlement::Parked | Settlement::Postponed { .. } | Settlement::Requeued => {
+        Settlement::Parked => {}
+        Settlement::Postponed { .. } | Settlement::Requeued => {
             unreachable!("filtered by the caller")
         }
     }

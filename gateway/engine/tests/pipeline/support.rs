@@ -25,6 +25,8 @@ pub struct Bench {
     pub max_in_flight: usize,
     pub handler_timeout: Option<Duration>,
     pub state: State,
+    /// Most messages in publication to one target.
+    pub target_in_flight: Option<usize>,
     pub drain_limit: Duration,
 }
 
@@ -40,6 +42,7 @@ impl Bench {
             max_in_flight: 64,
             handler_timeout: None,
             state: State::default(),
+            target_in_flight: None,
             drain_limit: Duration::from_secs(30),
         }
     }
@@ -59,7 +62,10 @@ impl Bench {
             name: Arc::from(*name),
             system: "memory",
             target: Box::new(target.clone()),
-            settings: TargetSettings::default(),
+            settings: TargetSettings {
+                max_in_flight: self.target_in_flight.unwrap_or(256),
+                ..TargetSettings::default()
+            },
         };
         Assembly::new(Blueprint {
             name: "orders".into(),
