@@ -19,14 +19,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::api::Api;
 use crate::config::{Config, PipelineConfig, ServerConfig};
 use crate::server::{self, Snapshot, View};
-use crate::workshop::Workshop;
+use crate::workshop::{LoadedPlugins, Workshop};
 
 /// See the module.
 pub struct Gateway {
     workshop: Workshop,
     config: Config,
+    /// Shows the configuration in force to the API.
+    in_force: watch::Sender<Arc<Config>>,
     running: Vec<Running>,
     /// Pipelines that were replaced or removed and still drain.
     retiring: JoinSet<usize>,
@@ -62,17 +65,23 @@ pub struct Changes {
 }
 
 impl Gateway {
-    /// Builds everything, listens, and only then starts the pipelines.
+    /// Builds everything, listens, and only then starts the pipelines. `plugins` are those of the configuration that are
+    /// loaded already.
     ///
     /// # Errors
     /// The data folder, a plugin or the listening address cannot be used; nothing was started then.
-    pub async fn start(config: Config, host: PluginHost, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
+    pub async fn start(
+        config: Config,
+        host: PluginHost,
+        plugins: LoadedPlugins,
+        metrics: Option<PrometheusHandle>,
+    ) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
         let store =
             Store::open(data_dir).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
         let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
-        let assemblies = workshop.build(&config, &pipelines).await?;
+        let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 
         let listen = config.server.listen;
         let listener = TcpListener::bind(listen).await.with_context(|| {
@@ -87,7 +96,9 @@ impl Gateway {
             running.wait_for_source().await;
         }
         let (snapshot, seen) = watch::channel(Arc::default());
-        let app = server::router(View { running: seen, metrics }, &workshop.ingress);
+        let (in_force, shown) = watch::channel(Arc::new(config.clone()));
+        let api = Api { store: Arc::clone(&workshop.store), config: shown, host: workshop.host.clone() };
+        let app = server::router(View { running: seen, metrics }, api, &workshop.ingress);
         let stop_server = CancellationToken::new();
         let served = serve(listener, app, limits(&config.server), stop_server.clone().cancelled_owned());
         let server = tokio::spawn(async move {
@@ -95,7 +106,8 @@ impl Gateway {
                 error!(%error, "the HTTP server ended");
             }
         });
-        let gateway = Self { workshop, config, running, retiring: JoinSet::new(), snapshot, server, stop_server };
+        let gateway =
+            Self { workshop, config, in_force, running, retiring: JoinSet::new(), snapshot, server, stop_server };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
         Ok(gateway)
@@ -107,7 +119,7 @@ impl Gateway {
     ///
     /// # Errors
     /// Something new cannot be built, or a setting changed that only a restart can change; nothing has changed then.
-    pub async fn reload(&mut self, config: Config) -> anyhow::Result<Changes> {
+    pub async fn reload(&mut self, config: Config, plugins: LoadedPlugins) -> anyhow::Result<Changes> {
         if config.data_dir != self.config.data_dir {
             anyhow::bail!(
                 "data_dir changed from {} to {}; restart the gateway for that",
@@ -124,7 +136,7 @@ impl Gateway {
                 .any(|r| r.config.name == pipeline.name && r.config.fingerprint() == pipeline.fingerprint())
         };
         let (unchanged, changed): (Vec<_>, Vec<_>) = config.pipelines.iter().partition(is_running);
-        let assemblies = self.workshop.build(&config, &changed).await?;
+        let assemblies = self.workshop.build(&config, &changed, plugins).await?;
 
         let mut changes = Changes { unchanged: unchanged.len(), ..Changes::default() };
         let kept: HashSet<&str> = config.pipelines.iter().map(|pipeline| &*pipeline.name).collect();
@@ -147,6 +159,7 @@ impl Gateway {
                 }
             }
         }
+        self.in_force.send_replace(Arc::new(config.clone()));
         self.config = config;
         self.publish(false);
         info!(config_version = %self.config.version, added = changes.added.join(","), replaced = changes.replaced.join(","),

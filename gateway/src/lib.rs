@@ -2,6 +2,7 @@
 //!
 //! [`config`] reads what the operator wrote, [`workshop`] makes parts of it, [`gateway`] runs them.
 
+pub mod api;
 pub mod bundled;
 pub mod command;
 pub mod config;

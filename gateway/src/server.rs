@@ -13,6 +13,8 @@ use sluicegate_connectors::http::Ingress;
 use sluicegate_engine::link::{End, Link, LinkState};
 use tokio::sync::watch;
 
+use crate::api::{self, Api};
+
 /// What the server shows of the gateway.
 #[derive(Clone)]
 pub struct View {
@@ -34,12 +36,13 @@ pub struct Snapshot {
 }
 
 /// The whole server.
-pub fn router(view: View, ingress: &Ingress) -> Router {
+pub fn router(view: View, api: Api, ingress: &Ingress) -> Router {
     Router::new()
         .route("/health", get(|| async { document(StatusCode::OK, &json!({ "status": "ok" })) }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(view)
+        .merge(api::router(api))
         .fallback_service(ingress.router())
 }
 

@@ -29,6 +29,11 @@ impl Bench {
         Self { host, plugins: Mutex::new(LoadedPlugins::default()) }
     }
 
+    /// The plugins that were loaded on the way, so that nobody loads them again.
+    pub fn into_plugins(self) -> LoadedPlugins {
+        self.plugins.into_inner()
+    }
+
     async fn describe(&self, plugin: &PluginConfig) -> anyhow::Result<PluginDescription> {
         let loaded = workshop::load(&self.host, &mut *self.plugins.lock().await, plugin).await?;
         let roles = loaded.roles().iter().map(|role| match role {

@@ -32,12 +32,17 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Builds `pipelines` of `config`: compiles and configures their plugins, connects nothing.
+    /// Builds `pipelines` of `config`: compiles and configures their plugins unless they are among `plugins`, connects
+    /// nothing.
     ///
     /// # Errors
     /// The first part that cannot be made, with the pipeline and step it is for.
-    pub async fn build(&self, config: &Config, pipelines: &[&PipelineConfig]) -> anyhow::Result<Vec<Assembly>> {
-        let mut plugins = LoadedPlugins::default();
+    pub async fn build(
+        &self,
+        config: &Config,
+        pipelines: &[&PipelineConfig],
+        mut plugins: LoadedPlugins,
+    ) -> anyhow::Result<Vec<Assembly>> {
         let mut assemblies = Vec::with_capacity(pipelines.len());
         for pipeline in pipelines {
             let steps = steps(&self.host, &mut plugins, config, pipeline).await?;

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 use crate::config::{self, ComponentConfig, Config, Diagnostics, Loaded, Process};
 use crate::gateway::Gateway;
 use crate::trial::{Bench, BlockingBench};
+use crate::workshop::LoadedPlugins;
 
 /// Runs the pipelines of a configuration.
 ///
@@ -61,15 +62,18 @@ pub async fn run(args: RunArgs, metrics: Option<PrometheusHandle>) -> anyhow::Re
     };
     let cache_dir = Some(loaded.config.data_dir.join("compiled"));
     let host = PluginHost::new(HostConfig { cache_dir, ..HostConfig::default() })?;
-    if let Err(diagnostics) = check_plugins(&loaded, &host) {
-        eprint!("{diagnostics}");
-        return Ok(Ended::Misconfigured);
-    }
+    let plugins = match check_plugins(&loaded, &host) {
+        Ok(plugins) => plugins,
+        Err(diagnostics) => {
+            eprint!("{diagnostics}");
+            return Ok(Ended::Misconfigured);
+        }
+    };
     let config = loaded.config;
     let mut signals = Signals::new()?;
     let (changes, mut changed) = mpsc::channel(1);
     let mut watching = if args.watch { Some(watch(&args.files, &config, changes.clone())?) } else { None };
-    let mut gateway = Gateway::start(config, host, metrics).await?;
+    let mut gateway = Gateway::start(config, host, plugins, metrics).await?;
     loop {
         let why = tokio::select! {
             () = gateway.finished() => {
@@ -112,14 +116,16 @@ pub async fn run(args: RunArgs, metrics: Option<PrometheusHandle>) -> anyhow::Re
 async fn reload(gateway: &mut Gateway, files: &[PathBuf], why: &str) {
     info!(why, "reading the configuration again");
     let loaded = match load(files.to_vec()).await {
-        Ok(loaded) => loaded.and_then(|loaded| check_plugins(&loaded, gateway.host()).map(|()| loaded)),
+        Ok(loaded) => {
+            loaded.and_then(|loaded| check_plugins(&loaded, gateway.host()).map(|plugins| (loaded.config, plugins)))
+        }
         Err(error) => {
             error!(error = format!("{error:#}"), "the new configuration cannot be read; the old one stays in force");
             return;
         }
     };
-    let config = match loaded {
-        Ok(loaded) => loaded.config,
+    let (config, plugins) = match loaded {
+        Ok(checked) => checked,
         Err(diagnostics) => {
             error!("the new configuration has mistakes; the old one stays in force\n{diagnostics}");
             return;
@@ -129,7 +135,7 @@ async fn reload(gateway: &mut Gateway, files: &[PathBuf], why: &str) {
         info!("nothing in the configuration has changed");
         return;
     }
-    if let Err(error) = gateway.reload(config).await {
+    if let Err(error) = gateway.reload(config, plugins).await {
         error!(error = format!("{error:#}"), "the new configuration cannot be built; the old one stays in force");
     }
 }
@@ -149,11 +155,12 @@ enum Asked {
 }
 
 /// Every plugin's configuration against its schema, so that all mistakes are told at once, with their places. Compiles
-/// what is not in the cache, beside the runtime's workers.
-fn check_plugins(loaded: &Loaded, host: &PluginHost) -> Result<(), Diagnostics> {
+/// what is not in the cache, beside the runtime's workers. Returns what it loaded.
+fn check_plugins(loaded: &Loaded, host: &PluginHost) -> Result<LoadedPlugins, Diagnostics> {
     let bench = Bench::new(host.clone());
     let runtime = Handle::current();
-    block_in_place(|| config::check_plugins(loaded, &BlockingBench { bench: &bench, runtime }))
+    block_in_place(|| config::check_plugins(loaded, &BlockingBench { bench: &bench, runtime }))?;
+    Ok(bench.into_plugins())
 }
 
 struct Signals {

@@ -13,7 +13,6 @@ impl Reserved {
     /// Finds them all, each with its diagnostic.
     pub(crate) fn find(root: &Node) -> (Self, Vec<(String, Diagnostic)>) {
         let mut found = Finder { root, wrong: Vec::new() };
-        found.store();
         found.plugins();
         found.pipelines();
         let pointers = found.wrong.iter().map(|(pointer, _)| pointer.clone()).collect();
@@ -43,12 +42,6 @@ impl Finder<'_> {
         let text = format!("{what} belongs to a later version of Sluicegate");
         let diagnostic = Diagnostic::new(self.root.key_place(&pointer), self.root.path(&pointer), text).hint(hint);
         self.wrong.push((pointer, diagnostic));
-    }
-
-    fn store(&mut self) {
-        if self.root.get("store").is_some() {
-            self.refuse("/store".into(), "a shared store", "leave `store` out: state is kept by SQLite in `data_dir`");
-        }
     }
 
     fn plugins(&mut self) {

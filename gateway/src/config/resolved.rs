@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
+use sluicegate_connectors::quantity::Secret;
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 use sluicegate_engine::failure::FailureClass;
 use sluicegate_engine::message::Message;
@@ -26,6 +27,12 @@ pub struct Config {
     pub server: ServerConfig,
     /// Folder for everything the gateway keeps. Absolute; may not exist yet.
     pub data_dir: PathBuf,
+    /// The shared store's URL; without it, state is kept in `data_dir`.
+    pub store: Option<Secret>,
+    /// What is remembered of messages.
+    pub receipts: ReceiptsConfig,
+    /// How bodies are encrypted, if they are.
+    pub encryption: Option<EncryptionConfig>,
     /// All schemas, in the order written: what a `$ref` may refer to.
     pub schemas: Vec<Arc<SchemaConfig>>,
     /// All plugins: the declared ones in the order written, then the built-in ones that are used by name.
@@ -58,6 +65,34 @@ pub struct ServerConfig {
     pub body_read_timeout: Duration,
     /// Longest time, once asked to stop, for messages in flight to finish.
     pub drain_timeout: Duration,
+}
+
+/// What is remembered of messages.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ReceiptsConfig {
+    /// The share of messages without trouble whose receipt is kept, 0 to 1.
+    pub sample: f64,
+    /// How long receipts are kept.
+    pub keep: Duration,
+}
+
+/// How bodies are encrypted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncryptionConfig {
+    /// Wraps the keys of bodies: 32 bytes.
+    pub master_key: MasterKey,
+    /// Those of before.
+    pub previous: Vec<MasterKey>,
+}
+
+/// A master key. Never shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MasterKey(pub [u8; 32]);
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(***)")
+    }
 }
 
 /// A JSON Schema. It compiles; see [`SchemaStep`](crate::validation::SchemaStep).
@@ -143,6 +178,8 @@ pub struct PipelineConfig {
     pub dead_letter: Option<DeadLetterConfig>,
     /// Most messages between being read and being settled; 1 to 100,000.
     pub max_in_flight: usize,
+    /// For how long a delivered message's repetitions are dropped, if they are.
+    pub deduplicate: Option<Duration>,
     /// Which order is kept.
     pub order: Order,
     /// Longest time a step may take with one message, if there is a limit of its own.

@@ -59,10 +59,10 @@ pub(crate) fn conceal_secrets(root: &Node, sources: &mut Sources) {
 fn secret_keys(schema: &Value) -> Vec<String> {
     fn is_secret(schema: &Value, property: &Value) -> bool {
         let target = property["$ref"].as_str().and_then(|r| schema.pointer(r.strip_prefix('#')?));
-        let members = &property["additionalProperties"];
+        let held = [&property["additionalProperties"], &property["items"]];
         property["writeOnly"] == true
             || target.is_some_and(|target| target["writeOnly"] == true)
-            || members.is_object() && is_secret(schema, members)
+            || held.into_iter().any(|held| held.is_object() && is_secret(schema, held))
     }
     fn below(schema: &Value, part: &Value, keys: &mut Vec<String>) {
         if let Some(properties) = part["properties"].as_object() {

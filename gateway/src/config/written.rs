@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use sluicegate_connectors::quantity::{Size, Span};
+use sluicegate_connectors::quantity::{Secret, Size, Span};
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 
 use super::dead_letter::DeadLetterConfig;
@@ -26,8 +26,12 @@ pub struct ConfigFile {
     #[serde(default = "default_data_dir")]
     pub data_dir: PathBuf,
     /// Where state is kept when several gateways share it: a `postgres://` URL. Without it, SQLite in `data_dir`.
-    #[expect(dead_code, reason = "`reserved` refuses it in the tree")]
-    pub store: Option<String>,
+    pub store: Option<Secret>,
+    /// What is remembered of messages.
+    #[serde(default)]
+    pub receipts: ReceiptsSection,
+    /// Encryption of all bodies that the gateway keeps. Without it they are kept as they are.
+    pub encryption: Option<EncryptionSection>,
     /// JSON Schemas by name, for `validate` steps and for `$ref` in each other.
     #[serde(default)]
     pub schemas: Entries<SchemaSection>,
@@ -83,6 +87,35 @@ impl Default for ServerSection {
             drain_timeout: Span::secs(30),
         }
     }
+}
+
+/// What is remembered of messages: receipts, which `sluicegate trace` shows.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReceiptsSection {
+    /// The share of messages without any trouble whose receipt is kept, 0 to 1. Those with trouble are always kept.
+    #[schemars(range(min = 0, max = 1))]
+    pub sample: f64,
+    /// How long receipts are kept, 1m to 365d.
+    pub keep: Span,
+}
+
+impl Default for ReceiptsSection {
+    fn default() -> Self {
+        Self { sample: 0.01, keep: Span::secs(7 * 86_400) }
+    }
+}
+
+/// Encryption of bodies at rest: AES-256-GCM, with a key per tenant that the master key wraps.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EncryptionSection {
+    /// 32 random bytes as base64 (`openssl rand -base64 32`), from a file or the environment: `${file:/run/secrets/key}`.
+    pub master_key: Secret,
+    /// Master keys of before, so that what they wrapped can be read; it is wrapped anew with the present one.
+    #[serde(default)]
+    #[schemars(length(max = 8))]
+    pub previous_master_keys: Vec<Secret>,
 }
 
 /// Where a JSON Schema comes from. Its draft is what its `$schema` says, 2020-12 without one.
@@ -170,6 +203,8 @@ pub struct PipelineSection {
     #[serde(default = "default_max_in_flight")]
     #[schemars(range(min = 1, max = 100_000))]
     pub max_in_flight: u32,
+    /// Drops messages whose source and id were delivered within this time, 1s to 30d.
+    pub deduplicate: Option<Span>,
     /// Which order is kept.
     #[serde(default)]
     pub order_by: OrderSection,

@@ -5,6 +5,7 @@ mod cases;
 mod pipelines;
 mod plugins;
 mod schemas;
+mod state;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -58,10 +59,11 @@ pub(crate) fn resolve(
     resolver.plugins();
     let pipelines = resolver.pipelines();
     let tests = resolver.cases(&written.tests);
+    let (store, receipts, encryption) = resolver.state();
     let data_dir = absolute(&base_of(root.place("/data_dir")), &written.file.data_dir);
     let version = resolver.version().into();
     let Resolver { schemas, plugins, wrong, .. } = resolver;
-    (Config { server, data_dir, schemas, plugins, pipelines, tests, version }, wrong)
+    (Config { server, data_dir, store, receipts, encryption, schemas, plugins, pipelines, tests, version }, wrong)
 }
 
 impl Resolver<'_> {

@@ -37,6 +37,8 @@ impl Resolver<'_> {
         let steps = self.steps(&pointer, section);
         self.connectors(&pointer, section);
         let handler_timeout = self.span(&join(&pointer, "handler_timeout"), section.handler_timeout, ("0s", "1h"));
+        let deduplicate =
+            section.deduplicate.map(|window| self.span(&join(&pointer, "deduplicate"), window, ("1s", "30d")));
         let base_dir = (self.base_of)(self.root.key_place(&pointer));
         let fingerprint = self.fingerprint(&pointer, &base_dir, &steps).into();
         PipelineConfig {
@@ -47,6 +49,7 @@ impl Resolver<'_> {
             retry: self.retry(&join(&pointer, "retry"), &section.retry),
             dead_letter: section.dead_letter.clone(),
             max_in_flight: section.max_in_flight as usize,
+            deduplicate,
             order: self.order(&pointer, section),
             handler_timeout: (!handler_timeout.is_zero()).then_some(handler_timeout),
             base_dir,
