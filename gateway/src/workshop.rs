@@ -59,7 +59,7 @@ impl Workshop {
             ingress: self.ingress.clone(),
         };
         let settings = TargetSettings {
-            max_in_flight: pipeline.max_in_flight,
+            max_in_flight: share(pipeline.max_in_flight, pipeline.targets.len()),
             publish_timeout: PUBLISH_TIMEOUT,
             ..TargetSettings::default()
         };
@@ -81,6 +81,15 @@ impl Workshop {
         blueprint(config, pipeline, steps, parts)
     }
 }
+
+/// How many of a pipeline's messages in flight one of its targets may hold: a target that hangs shall leave room for the
+/// others.
+fn share(max_in_flight: usize, targets: usize) -> usize {
+    (max_in_flight / targets.max(1)).max(MIN_SHARE).min(max_in_flight)
+}
+
+/// Fewer than this would slow every target down.
+const MIN_SHARE: usize = 16;
 
 /// The last resort against a target that never answers. Longer than any connector's own timeout, which says more: a
 /// webhook may be given up to 300 s.
