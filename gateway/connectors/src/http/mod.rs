@@ -39,12 +39,15 @@
 //! ([`signature`]). Redirects are not followed. 408, 425, 429, 5xx and no answer at all are transient (`Retry-After` is
 //! respected up to an hour), all else is permanent.
 
+mod admission;
 mod answer;
 mod attribute_headers;
 mod binding;
 mod body;
 mod client;
 mod config;
+mod handover;
+mod idempotency;
 mod ingress;
 mod message_headers;
 mod problem;
@@ -53,15 +56,18 @@ mod retry_after;
 mod server;
 pub mod signature;
 mod source;
+mod spool;
 mod stall;
 mod target;
 mod target_config;
 
 pub use config::{Format, KeyFrom, LARGEST_MAX_BODY_BYTES, LONGEST_TIMEOUT, Respond, SourceConfig};
+pub use idempotency::MAX_KEY_BYTES;
 pub use ingress::{Ingress, IngressLimits};
 pub use problem::{MAX_LISTED_ERRORS, PROBLEM_JSON, Place, PointedError, ProblemCode, ProblemDetails};
 pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after};
 pub use server::{BodyReadTimeout, ServerLimits, serve};
 pub use source::HttpSource;
+pub use spool::{Admission, Admitted, Backlog, Fingerprint, Idempotency, Recalled, Refusal, Spool, StoredAnswer};
 pub use target::HttpTarget;
 pub use target_config::{TargetConfig, TlsConfig, WebhookFormat, WebhookMethod, WebhookUrl};
