@@ -45,6 +45,9 @@ struct Running {
     task: JoinHandle<Ended>,
 }
 
+/// Longest wait at the end for answers of idempotency keys to be recorded.
+const RECORDING_LIMIT: Duration = Duration::from_secs(2);
+
 /// An HTTP source connects to nothing outside the gateway.
 const SOURCE_START_LIMIT: Duration = Duration::from_secs(1);
 
