@@ -32,7 +32,8 @@ pub struct SourceConfig {
     /// When the client is answered.
     #[serde(default)]
     pub respond: Respond,
-    /// How long a client waits for the outcome before it is told to try again; 30s unless given, at most 300s.
+    /// How long a client waits at most, for the outcome or for the disk; 30s unless given, at most 300s. Then it is told
+    /// to try again, or, if the message is on disk, that it is.
     #[serde(default = "default_timeout")]
     pub timeout: Span,
     /// How bodies are understood.

@@ -254,6 +254,17 @@ mod tests {
 
     proptest! {
         #[test]
+        fn no_bytes_panic_and_what_is_taken_is_within_limits(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let Ok(value) = HeaderValue::from_bytes(&bytes) else { return Ok(()) };
+            let mut headers = HeaderMap::new();
+            headers.insert(IDEMPOTENCY_KEY, value);
+            if let Ok(key) = key(&headers) {
+                let key = key.expect("there is a header");
+                prop_assert!((1..=MAX_KEY_BYTES).contains(&key.len()) && key.bytes().all(|b| matches!(b, b' '..=b'~')));
+            }
+        }
+
+        #[test]
         fn every_printable_key_can_be_quoted(key in "[ -~]{1,255}") {
             let quoted = format!("\"{}\"", key.replace('\\', "\\\\").replace('"', "\\\""));
             prop_assert_eq!(key_of(&[quoted.as_bytes()]), Ok(Some(key)));

@@ -77,7 +77,7 @@ struct Shared {
     /// Requests that are seen to their end without their clients.
     requests: TaskTracker,
     next_id: AtomicU64,
-    paths: RwLock<HashMap<String, Place>>,
+    paths: RwLock<HashMap<Arc<str>, Place>>,
 }
 
 /// A path: the pipeline that listens there now, if one does.
@@ -96,7 +96,7 @@ pub(super) struct Live {
 
 /// A source's settings as requests need them.
 pub(super) struct PathSettings {
-    pub(super) path: String,
+    pub(super) path: Arc<str>,
     pub(super) format: Format,
     pub(super) kind: String,
     pub(super) key: Option<KeyFrom>,
@@ -115,7 +115,7 @@ impl PathSettings {
     /// Without a spool.
     pub(super) fn new(config: &SourceConfig, pipeline: impl Into<Arc<str>>) -> Self {
         Self {
-            path: config.path.clone(),
+            path: Arc::from(config.path.as_str()),
             format: config.format,
             kind: config.kind.clone(),
             key: config.key.clone(),
@@ -214,7 +214,7 @@ impl Ingress {
         let limits = &self.0.limits;
         let (queue, queued) = mpsc::channel(limits.max_queued_messages.max(limits.max_batch_messages).max(1));
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let path = settings.path.clone();
+        let path = Arc::clone(&settings.path);
         let live = Arc::new(Live { id, settings, queue });
         let mut paths = self.0.paths.write().unwrap_or_else(PoisonError::into_inner);
         paths.retain(|_, place| !place.is_forgotten(limits));
@@ -224,7 +224,7 @@ impl Ingress {
                 place.live.send_replace(Some(live));
             }
             None => {
-                paths.insert(path.clone(), Place { live: watch::Sender::new(Some(live)), empty_since: None });
+                paths.insert(Arc::clone(&path), Place { live: watch::Sender::new(Some(live)), empty_since: None });
             }
         }
         Registration { ingress: self.clone(), path, id, queued }
@@ -299,7 +299,7 @@ impl fmt::Debug for Ingress {
 /// taken, for the successor.
 pub(super) struct Registration {
     ingress: Ingress,
-    path: String,
+    path: Arc<str>,
     id: u64,
     pub(super) queued: mpsc::Receiver<Queued>,
 }
@@ -317,7 +317,7 @@ impl Drop for Registration {
         self.queued.close();
         while let Ok(Queued { message, answer, claim }) = self.queued.try_recv() {
             if answer.send(Answer::Returned(message)).is_err() {
-                tracing::debug!(path = self.path, "a client went away while its message waited; it was not accepted");
+                tracing::debug!(path = &*self.path, "a client went away while its message waited; it was not accepted");
             }
             drop(claim);
         }

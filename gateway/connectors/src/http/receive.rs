@@ -8,8 +8,9 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::BodyExt;
+use metrics::SharedString;
 use sluicegate_engine::message::Message;
 use tokio::time::timeout;
 
@@ -55,7 +56,11 @@ pub(super) async fn answer_request(State(ingress): State<Ingress>, request: Requ
     let (parts, mut body) = request.into_parts();
     let listening = ingress.listening(parts.uri.path());
     // Only configured paths are labels: what clients send must not grow the metrics.
-    let label = if matches!(listening, Listening::No) { "(unknown)".to_owned() } else { parts.uri.path().to_owned() };
+    let path: SharedString = match &listening {
+        Listening::No => "(unknown)".into(),
+        Listening::Yes(live) => Arc::clone(&live.settings.path).into(),
+        Listening::Soon(_) => parts.uri.path().to_owned().into(),
+    };
     let response = match accept(&ingress, listening, &parts, &mut body).await {
         Ok(response) => response,
         Err(problem) => {
@@ -63,8 +68,12 @@ pub(super) async fn answer_request(State(ingress): State<Ingress>, request: Requ
             problem.into_response()
         }
     };
-    let status = response.status().as_u16().to_string();
-    metrics::counter!("sluicegate_http_requests_total", "path" => label, "status" => status).increment(1);
+    let status: SharedString = match response.status() {
+        StatusCode::OK => "200".into(),
+        StatusCode::ACCEPTED => "202".into(),
+        other => other.as_str().to_owned().into(),
+    };
+    metrics::counter!("sluicegate_http_requests_total", "path" => path, "status" => status).increment(1);
     response
 }
 

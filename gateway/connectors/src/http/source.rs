@@ -42,7 +42,7 @@ impl HttpSource {
 impl Source for HttpSource {
     async fn connect(&mut self) -> Result<Connection, Failure> {
         let registration = self.ingress.register(Arc::clone(&self.settings));
-        tracing::info!(path = self.settings.path, "HTTP ingestion listens");
+        tracing::info!(path = &*self.settings.path, "HTTP ingestion listens");
         Ok(Connection {
             inlet: Box::new(HttpInlet { registration, waiting: Arc::clone(&self.waiting) }),
             settler: Box::new(HttpSettler { waiting: Arc::clone(&self.waiting) }),

@@ -1,11 +1,12 @@
 //! `respond: accepted`: 202 once the messages are on disk, and never without.
 
 use serde_json::json;
-use sluicegate_connectors::http::{Ingress, IngressLimits, Respond, ServerLimits, SourceConfig};
+use sluicegate_connectors::http::{HttpSource, Ingress, IngressLimits, Respond, ServerLimits, SourceConfig};
+use sluicegate_connectors::registry::BuildContext;
 use tokio::time::timeout;
 
 use crate::client::{Client, QUIET, Response, exchange, post};
-use crate::pipeline::{Held, Pipeline, delivered};
+use crate::pipeline::{Held, Pipeline, context, delivered};
 use crate::server::Server;
 use crate::spool::{Gate, MemorySpool, disk_full, until};
 
@@ -56,6 +57,18 @@ async fn the_answer_comes_only_when_the_message_is_on_disk() {
 }
 
 const TRACE_PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+#[tokio::test]
+async fn an_ordered_pipeline_says_so_to_its_spool() {
+    let (ingress, spool) = (Ingress::default(), MemorySpool::new());
+    let config = json!({ "path": "/in", "respond": "accepted", "key": { "header": "x-key" } });
+    let config: SourceConfig = serde_json::from_value(config).unwrap();
+    let context = BuildContext { spool: Some(spool.clone()), ordered: true, ..context(&ingress) };
+    let _pipeline = Held::connect(HttpSource::new(&config, &context)).await;
+    let server = start(&ingress).await;
+    assert_eq!(exchange(server.address, &post("/in", &[("x-key", "k")], b"x")).await.status, 202);
+    spool.with_entry(0, |entry| assert!(entry.ordered && entry.message.key.as_deref() == Some(b"k")));
+}
 
 #[tokio::test]
 async fn nothing_is_answered_202_that_the_store_refuses() {
