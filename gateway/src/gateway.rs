@@ -48,6 +48,9 @@ struct Running {
     task: JoinHandle<Ended>,
 }
 
+/// Longest wait at the end for answers of idempotency keys to be recorded.
+const RECORDING_LIMIT: Duration = Duration::from_secs(2);
+
 /// An HTTP source connects to nothing outside the gateway.
 const SOURCE_START_LIMIT: Duration = Duration::from_secs(1);
 
@@ -204,6 +207,10 @@ impl Gateway {
         self.stop_server.cancel();
         if let Err(error) = (&mut self.server).await {
             error!(%error, "the HTTP server's task failed");
+        }
+        // Nothing delivers any more, so what is still to be recorded of requests without clients is so at once.
+        if timeout(RECORDING_LIMIT, self.workshop.ingress.finished()).await.is_err() {
+            warn!("answers of idempotency keys were not recorded within {RECORDING_LIMIT:?}; repetitions of these requests are delivered again");
         }
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");

@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use sluicegate_connectors::http::Ingress;
 use sluicegate_connectors::registry::BuildContext;
 use sluicegate_engine::dead_letter::DeadLetters;
-use sluicegate_engine::pipeline::{Assembly, Blueprint, State, TargetPart};
+use sluicegate_engine::pipeline::{Assembly, Blueprint, Order, State, TargetPart};
 use sluicegate_engine::source::Source;
 use sluicegate_engine::step::{Action, Step};
 use sluicegate_engine::target::Target;
@@ -57,6 +57,8 @@ impl Workshop {
             base_dir: pipeline.base_dir.clone(),
             data_dir: config.data_dir.clone(),
             ingress: self.ingress.clone(),
+            spool: None,
+            ordered: pipeline.order != Order::None,
         };
         let settings = TargetSettings {
             max_in_flight: share(pipeline.max_in_flight, pipeline.targets.len()),
