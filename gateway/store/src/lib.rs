@@ -28,6 +28,8 @@ mod reader;
 mod schema;
 mod signals;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod writer;
 
 pub use database::STORE_FILE;
