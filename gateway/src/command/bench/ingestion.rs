@@ -282,9 +282,10 @@ impl fmt::Display for IngestionReport {
             let cpu = side.cpu_us_per_request.map_or("-".to_owned(), |cpu| format!("{:.1} µs", cpu.median));
             let memory =
                 side.peak_bytes.map_or("-".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64));
-            let delivered = side.rounds.last().and_then(|round| {
-                round.delivered_at_end.map(|delivered| format!("{delivered} of {}", round.accepted))
-            });
+            let delivered = side
+                .rounds
+                .last()
+                .and_then(|round| round.delivered_at_end.map(|delivered| format!("{delivered} of {}", round.accepted)));
             let name = side.side.to_string();
             writeln!(
                 f,
