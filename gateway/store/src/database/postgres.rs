@@ -282,7 +282,9 @@ fn is_of_the_connection(error: &tokio_postgres::Error) -> bool {
         }
         source = cause.source();
     }
-    error.is_closed() || error.source().is_none() || error.to_string().starts_with("error connecting")
+    error.is_closed()
+        || error.source().is_none()
+        || ["error connecting", "error performing TLS"].iter().any(|words| error.to_string().starts_with(words))
 }
 
 impl ToSql for Value {
