@@ -17,17 +17,23 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
 mod change;
 mod database;
 pub mod dead_letter;
+pub mod deduplication;
 mod drive;
 mod error;
+mod expiry;
+pub mod idempotency;
+pub mod inbox;
 mod leases;
 mod place;
 mod reader;
 mod schema;
 mod signals;
 mod store;
+mod stored_message;
 mod writer;
 
 pub use database::STORE_FILE;

@@ -2,9 +2,12 @@
 
 mod read;
 mod record;
+mod redriven;
 mod stored;
 
 use sluicegate_engine::failure::FailureClass;
+
+pub(crate) use redriven::{delete_redriven, hold_redriven};
 
 /// Most dead letters on one page.
 pub const MAX_PAGE_LETTERS: usize = 1_000;
