@@ -17,11 +17,16 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
 mod change;
 mod database;
 pub mod dead_letter;
+pub mod deduplication;
 mod drive;
 mod error;
+mod expiry;
+pub mod idempotency;
+pub mod inbox;
 mod leases;
 mod place;
 mod reader;
@@ -30,6 +35,7 @@ mod signals;
 mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod stored_message;
 mod writer;
 
 pub use database::STORE_FILE;

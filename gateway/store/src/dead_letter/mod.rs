@@ -2,12 +2,15 @@
 
 mod read;
 mod record;
+mod redriven;
 mod stored;
 
 #[cfg(test)]
 pub(crate) use stored::StoredLetter;
 
 use sluicegate_engine::failure::FailureClass;
+
+pub(crate) use redriven::{delete_redriven, hold_redriven};
 
 /// Most dead letters on one page.
 pub const MAX_PAGE_LETTERS: usize = 1_000;

@@ -1,18 +1,16 @@
-//! The stored form of a dead letter. Nothing is lost: attributes and headers are kept as JSON, their bytes as text where
-//! they are UTF-8 and as base64 where not; bodies are blobs, as they came.
+//! The stored form of a dead letter. Nothing is lost: messages are kept as [`stored_message`] has them.
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sluicegate_engine::dead_letter::{Attempt, DeadLetter};
 use sluicegate_engine::failure::{FailureClass, SchemaError};
-use sluicegate_engine::message::{Body, Headers, Message};
+use sluicegate_engine::message::{Body, Message};
 
 use crate::database::{Connection, Row};
 use crate::error::StoreError;
+use crate::stored_message::{self, StoredAttempt};
 
 /// A dead letter ready to be written. Bodies are still shared with the message.
 #[derive(Debug)]
@@ -37,8 +35,8 @@ impl StoredLetter {
     /// None that is known: every value has a JSON form.
     pub fn new(letter: &Arc<DeadLetter>) -> Result<Self, serde_json::Error> {
         let (original, failing) = (&letter.original, &letter.at_failure);
-        let original_head = serde_json::to_string(&Head::from(&**original))?;
-        let failing_head = serde_json::to_string(&Head::from(&**failing))?;
+        let original_head = stored_message::head(original)?;
+        let failing_head = stored_message::head(failing)?;
         Ok(Self {
             evidence: serde_json::to_string(&Evidence::from(&**letter))?,
             failing_head: (failing_head != original_head).then_some(failing_head),
@@ -92,16 +90,16 @@ pub(super) const ALL_COLUMNS: &str = "id, failed_at_ms, pipeline, config_version
 /// The dead letter of a row of [`ALL_COLUMNS`].
 pub(super) fn decode(row: &Row) -> Result<DeadLetter, StoreError> {
     let evidence: Evidence = from_json(row, 12, "evidence")?;
-    let original_head: Head = from_json(row, 13, "original_head")?;
-    let failing_head: Option<Head> = row.optional_text(14)?.map(|_| from_json(row, 14, "failing_head")).transpose()?;
+    let (original_head, failing_head) = (row.text(13)?, row.optional_text(14)?);
+    let message = |head: &str, body| stored_message::message(head, body).map_err(|cause| row.damaged(cause));
     let original_body = Body::from(row.bytes(15)?);
     let failing_body = row.optional_bytes(16)?.map(Body::from);
 
-    let original = Arc::new(original_head.into_message(original_body, row)?);
+    let original = Arc::new(message(&original_head, original_body)?);
     let at_failure = match (failing_head, failing_body) {
         (None, None) => Arc::clone(&original),
         (None, Some(body)) => Arc::new(Message { body, ..(*original).clone() }),
-        (Some(head), body) => Arc::new(head.into_message(body.unwrap_or_else(|| original.body.clone()), row)?),
+        (Some(head), body) => Arc::new(message(&head, body.unwrap_or_else(|| original.body.clone()))?),
     };
     Ok(DeadLetter {
         id: row.text(0)?,
@@ -138,102 +136,6 @@ fn from_json<T: serde::de::DeserializeOwned>(row: &Row, column: usize, name: &st
     serde_json::from_str(&row.text(column)?).map_err(|error| row.damaged(format!("column {name}: {error}")))
 }
 
-/// A message without its body.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Head {
-    id: String,
-    source: String,
-    kind: String,
-    subject: Option<String>,
-    time_ms: u64,
-    content_type: Option<String>,
-    key: Option<Octets>,
-    headers: Vec<(String, Octets)>,
-    attempt: u32,
-    expires_at_ms: Option<u64>,
-    deliver_at_ms: Option<u64>,
-    trace_parent: Option<String>,
-    trace_state: Option<String>,
-    correlation_id: Option<String>,
-}
-
-impl From<&Message> for Head {
-    fn from(message: &Message) -> Self {
-        Self {
-            id: message.id.clone(),
-            source: message.source.clone(),
-            kind: message.kind.clone(),
-            subject: message.subject.clone(),
-            time_ms: message.time_ms,
-            content_type: message.content_type.clone(),
-            key: message.key.as_deref().map(Octets::from),
-            headers: message.headers.iter().map(|(name, value)| (name.to_owned(), Octets::from(&value[..]))).collect(),
-            attempt: message.attempt,
-            expires_at_ms: message.expires_at_ms,
-            deliver_at_ms: message.deliver_at_ms,
-            trace_parent: message.trace_parent.clone(),
-            trace_state: message.trace_state.clone(),
-            correlation_id: message.correlation_id.clone(),
-        }
-    }
-}
-
-impl Head {
-    fn into_message(self, body: Body, row: &Row) -> Result<Message, StoreError> {
-        let bytes = |octets: Octets| octets.into_bytes().map_err(|cause| row.damaged(cause));
-        let mut headers = Headers::default();
-        for (name, value) in self.headers {
-            headers.append(name, bytes(value)?);
-        }
-        Ok(Message {
-            id: self.id,
-            source: self.source,
-            kind: self.kind,
-            subject: self.subject,
-            time_ms: self.time_ms,
-            content_type: self.content_type,
-            key: self.key.map(bytes).transpose()?,
-            headers,
-            body,
-            attempt: self.attempt,
-            expires_at_ms: self.expires_at_ms,
-            deliver_at_ms: self.deliver_at_ms,
-            trace_parent: self.trace_parent,
-            trace_state: self.trace_state,
-            correlation_id: self.correlation_id,
-        })
-    }
-}
-
-/// Bytes, readable where they can be.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Octets {
-    Text(String),
-    Base64(String),
-}
-
-impl From<&[u8]> for Octets {
-    fn from(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Base64(BASE64.encode(bytes)),
-        }
-    }
-}
-
-impl Octets {
-    fn into_bytes(self) -> Result<Bytes, String> {
-        match self {
-            Self::Text(text) => Ok(text.into()),
-            Self::Base64(text) => {
-                BASE64.decode(text).map(Bytes::from).map_err(|error| format!("a header's base64: {error}"))
-            }
-        }
-    }
-}
-
 /// The parts of the record that are lists.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -250,27 +152,14 @@ struct StoredSchemaError {
     text: String,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredAttempt {
-    number: u32,
-    at_ms: u64,
-    error: String,
-}
-
 impl From<&DeadLetter> for Evidence {
     fn from(letter: &DeadLetter) -> Self {
         let schema_error =
             |error: &SchemaError| StoredSchemaError { pointer: error.pointer.clone(), text: error.text.clone() };
-        let attempt = |attempt: &Attempt| StoredAttempt {
-            number: attempt.number,
-            at_ms: attempt.at_ms,
-            error: attempt.error.clone(),
-        };
         Self {
             schema_errors: letter.schema_errors.iter().map(schema_error).collect(),
             backtrace: letter.backtrace.clone(),
-            attempts: letter.attempts.iter().map(attempt).collect(),
+            attempts: letter.attempts.iter().map(StoredAttempt::from).collect(),
         }
     }
 }
@@ -278,11 +167,5 @@ impl From<&DeadLetter> for Evidence {
 impl From<StoredSchemaError> for SchemaError {
     fn from(stored: StoredSchemaError) -> Self {
         Self { pointer: stored.pointer, text: stored.text }
-    }
-}
-
-impl From<StoredAttempt> for Attempt {
-    fn from(stored: StoredAttempt) -> Self {
-        Self { number: stored.number, at_ms: stored.at_ms, error: stored.error }
     }
 }
