@@ -197,7 +197,9 @@ impl Gateway {
         }
         // Nothing delivers any more, so what is still to be recorded of requests without clients is so at once.
         if timeout(RECORDING_LIMIT, self.workshop.ingress.finished()).await.is_err() {
-            warn!("answers of idempotency keys were not recorded within {RECORDING_LIMIT:?}; repetitions of these requests are delivered again");
+            warn!(
+                "answers of idempotency keys were not recorded within {RECORDING_LIMIT:?}; repetitions of these requests are delivered again"
+            );
         }
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");
