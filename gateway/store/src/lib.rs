@@ -34,6 +34,8 @@ mod schema;
 mod signals;
 mod store;
 mod stored_message;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod writer;
 
 pub use database::STORE_FILE;

@@ -226,6 +226,12 @@ impl Store {
         self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Bytes of the queue that are free.
+    #[cfg(test)]
+    pub(crate) fn queue_room(&self) -> usize {
+        self.queue.room_bytes()
+    }
+
     /// Writes what is queued, answers it, and closes the store. Changes that come later fail. A gateway's claims are
     /// released. Dropping the store instead writes what is queued in the background, as far as the runtime lives on.
     pub async fn close(&self) {

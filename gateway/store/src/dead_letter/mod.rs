@@ -5,6 +5,9 @@ mod record;
 mod redriven;
 mod stored;
 
+#[cfg(test)]
+pub(crate) use stored::StoredLetter;
+
 use sluicegate_engine::failure::FailureClass;
 
 pub(crate) use redriven::{delete_redriven, hold_redriven};
