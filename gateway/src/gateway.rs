@@ -68,8 +68,9 @@ impl Gateway {
     /// The data folder, a plugin or the listening address cannot be used; nothing was started then.
     pub async fn start(config: Config, host: PluginHost, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
-        let store =
-            Store::open(&Location::embedded(data_dir)).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
+        let store = Store::open(&Location::embedded(data_dir))
+            .await
+            .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
         let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines).await?;

@@ -31,6 +31,7 @@ mod leases;
 mod place;
 mod reader;
 mod schema;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
 mod signals;
 mod store;
 mod stored_message;
