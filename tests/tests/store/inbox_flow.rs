@@ -146,10 +146,8 @@ async fn two_gateways_share_the_work_and_double_nothing() {
             let original = Arc::clone(&message);
             inbox.park(Entry { original, message, progress, not_before_ms: 0, ordered: false }).await.unwrap();
         }
-        let (a, b) = tokio::join!(
-            settle_all(&one, Settlement::Delivered, 80),
-            settle_all(&other, Settlement::Delivered, 80)
-        );
+        let (a, b) =
+            tokio::join!(settle_all(&one, Settlement::Delivered, 80), settle_all(&other, Settlement::Delivered, 80));
         let rest = settle_all(&one, Settlement::Delivered, 200 - a.len() - b.len()).await;
         let all: BTreeSet<_> = a.iter().chain(&b).chain(&rest).collect();
         assert_eq!((all.len(), a.len() + b.len() + rest.len()), (200, 200));
