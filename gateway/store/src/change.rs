@@ -118,9 +118,10 @@ impl<C: Change> Pending for Queued<C> {
         if let Ok(output) = &mut result {
             change.committed(output);
         }
+        // First, so that whoever has his answer finds the room free.
+        drop(room);
         if answer.send(result).is_err() {
             tracing::debug!(doing, "nobody waits for this change any more");
         }
-        drop(room);
     }
 }

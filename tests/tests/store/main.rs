@@ -7,3 +7,5 @@ mod changes;
 mod dead_letters;
 mod faults;
 mod gateways;
+mod inbox;
+mod inbox_flow;
