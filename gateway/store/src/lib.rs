@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
 mod change;
 mod database;
 pub mod dead_letter;
@@ -25,9 +26,11 @@ mod error;
 mod leases;
 mod place;
 mod reader;
+pub mod redrive;
 mod schema;
 mod signals;
 mod store;
+mod stored_message;
 mod writer;
 
 pub use database::STORE_FILE;

@@ -5,6 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sluicegate_engine::dead_letter::Attempt;
 use sluicegate_engine::message::{Body, Headers, Message};
 
 /// The head of a message: all but its body.
@@ -19,6 +20,19 @@ pub(crate) fn head(message: &Message) -> Result<String, serde_json::Error> {
 pub(crate) fn message(head: &str, body: Body) -> Result<Message, String> {
     let head: Head = serde_json::from_str(head).map_err(|error| format!("a message's head: {error}"))?;
     head.into_message(body)
+}
+
+/// The key of a message from its stored head.
+///
+/// # Errors
+/// What is wrong with the head.
+pub(crate) fn key(head: &str) -> Result<Option<Bytes>, String> {
+    #[derive(Deserialize)]
+    struct Keyed {
+        key: Option<Octets>,
+    }
+    let keyed: Keyed = serde_json::from_str(head).map_err(|error| format!("a message's head: {error}"))?;
+    keyed.key.map(Octets::into_bytes).transpose()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,5 +126,26 @@ impl Octets {
                 BASE64.decode(text).map(Bytes::from).map_err(|error| format!("a header's base64: {error}"))
             }
         }
+    }
+}
+
+/// An attempt, in lists that are kept as JSON.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredAttempt {
+    number: u32,
+    at_ms: u64,
+    error: String,
+}
+
+impl From<&Attempt> for StoredAttempt {
+    fn from(attempt: &Attempt) -> Self {
+        Self { number: attempt.number, at_ms: attempt.at_ms, error: attempt.error.clone() }
+    }
+}
+
+impl From<StoredAttempt> for Attempt {
+    fn from(stored: StoredAttempt) -> Self {
+        Self { number: stored.number, at_ms: stored.at_ms, error: stored.error }
     }
 }

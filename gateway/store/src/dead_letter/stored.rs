@@ -1,18 +1,19 @@
-//! The stored form of a dead letter. Nothing is lost: attributes and headers are kept as JSON, their bytes as text where
-//! they are UTF-8 and as base64 where not; bodies are blobs, as they came.
+//! The stored form of a dead letter. Nothing is lost: messages are kept as [`stored_message`] has them.
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sluicegate_engine::dead_letter::{Attempt, DeadLetter};
 use sluicegate_engine::failure::{FailureClass, SchemaError};
-use sluicegate_engine::message::{Body, Headers, Message};
+use sluicegate_engine::message::{Body, Message};
 
-use crate::database::{Connection, Row};
+use super::{Edit, KeptEdit, KeptLetter, MAX_ATTEMPTS, cause};
+use crate::body;
+use crate::database::{Backend, Connection, Row};
 use crate::error::StoreError;
+use crate::stored_message::{self, StoredAttempt};
 
 /// A dead letter ready to be written. Bodies are still shared with the message.
 #[derive(Debug)]
@@ -22,12 +23,13 @@ pub(crate) struct StoredLetter {
     original_head: String,
     failing_head: Option<String>,
     failing_body: Option<Bytes>,
+    cause: String,
 }
 
 const INSERT: &str = "INSERT INTO dead_letters (id, failed_at_ms, pipeline, config_version, step, target, class, plugin, \
     plugin_digest, trace_id, redrive_count, attempt_count, message_id, message_kind, body_bytes, error, evidence, \
-    original_head, failing_head, original_body, failing_body) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21) \
+    original_head, failing_head, original_body, failing_body, cause) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
     ON CONFLICT (id) DO NOTHING";
 
 impl StoredLetter {
@@ -37,13 +39,14 @@ impl StoredLetter {
     /// None that is known: every value has a JSON form.
     pub fn new(letter: &Arc<DeadLetter>) -> Result<Self, serde_json::Error> {
         let (original, failing) = (&letter.original, &letter.at_failure);
-        let original_head = serde_json::to_string(&Head::from(&**original))?;
-        let failing_head = serde_json::to_string(&Head::from(&**failing))?;
+        let original_head = stored_message::head(original)?;
+        let failing_head = stored_message::head(failing)?;
         Ok(Self {
             evidence: serde_json::to_string(&Evidence::from(&**letter))?,
             failing_head: (failing_head != original_head).then_some(failing_head),
             failing_body: (failing.body != original.body).then(|| failing.body.bytes().clone()),
             original_head,
+            cause: cause::fingerprint(letter),
             letter: Arc::clone(letter),
         })
     }
@@ -55,11 +58,92 @@ impl StoredLetter {
         heads + bodies + self.evidence.len() + self.letter.error.len()
     }
 
-    /// Writes it, unless one of the same id is there already.
-    pub async fn insert(&self, connection: &mut Connection) -> Result<(), StoreError> {
+    /// Writes it. A record of the same id is replaced if this one comes from a later redrive: its message as received and
+    /// its edit stay, and so do its attempts, before the new ones. What failed in the same redrive at another place (a
+    /// message that was fanned out) is kept under an id of its own. Otherwise nothing is written: it is the same record.
+    pub async fn record(&self, connection: &mut Connection) -> Result<(), StoreError> {
+        if self.insert(connection, &self.letter.id).await? {
+            return Ok(());
+        }
+        let lock = match connection.backend() {
+            Backend::Sqlite => "",
+            Backend::Postgres => " FOR UPDATE",
+        };
+        let sql = format!("SELECT {ALL_COLUMNS} FROM dead_letters WHERE id = $1{lock}");
+        let Some(row) = connection.query_first(&sql, &[self.letter.id.as_str().into()]).await? else {
+            // It was deleted in between.
+            return self.insert(connection, &self.letter.id).await.map(drop);
+        };
+        let before = decode(&row)?.letter;
         let letter = &self.letter;
+        if letter.redrive_count > before.redrive_count {
+            self.replace(connection, before).await
+        } else if letter.redrive_count == before.redrive_count && letter.redrive_count > 0 && !is_same(letter, &before) {
+            self.insert(connection, &self.part_id()).await.map(drop)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The same whenever this part is recorded.
+    fn part_id(&self) -> String {
+        let letter = &self.letter;
+        let mut hash = Sha256::new();
+        let place = [letter.step.as_deref().unwrap_or_default(), letter.target.as_deref().unwrap_or_default()];
+        for part in [&*letter.id, place[0], place[1], &letter.at_failure.id] {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        hash.update(letter.redrive_count.to_be_bytes());
+        hash.update(letter.at_failure.body.bytes());
+        let digest = hash.finalize();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+    }
+
+    async fn replace(&self, connection: &mut Connection, before: DeadLetter) -> Result<(), StoreError> {
+        const REPLACE: &str = "UPDATE dead_letters SET failed_at_ms = $2, config_version = $3, step = $4, target = $5, \
+            class = $6, plugin = $7, plugin_digest = $8, trace_id = $9, redrive_count = $10, attempt_count = $11, \
+            error = $12, evidence = $13, failing_head = $14, failing_body = $15, cause = $16, pipeline = $17 WHERE id = $1";
+        let letter = &self.letter;
+        let mut attempts = before.attempts;
+        attempts.extend(letter.attempts.iter().cloned());
+        attempts.drain(..attempts.len().saturating_sub(MAX_ATTEMPTS));
+        let evidence = Evidence { attempts: attempts.iter().map(StoredAttempt::from).collect(), ..Evidence::from(&**letter) };
+        let unwritable = |error: serde_json::Error| connection.failed(error.to_string());
+        let evidence = serde_json::to_string(&evidence).map_err(unwritable)?;
+        let failing = &letter.at_failure;
+        let failing_head = stored_message::head(failing).map_err(unwritable)?;
+        let original_head = stored_message::head(&before.original).map_err(unwritable)?;
+        let failing_body = (failing.body != before.original.body).then(|| failing.body.bytes().clone());
         let arguments = [
             letter.id.as_str().into(),
+            letter.failed_at_ms.cast_signed().into(),
+            Arc::clone(&letter.config_version).into(),
+            letter.step.clone().into(),
+            letter.target.clone().into(),
+            letter.class.name().into(),
+            letter.plugin.as_deref().into(),
+            letter.plugin_digest.as_deref().into(),
+            letter.trace_id.as_deref().into(),
+            letter.redrive_count.into(),
+            u32::try_from(attempts.len()).unwrap_or(u32::MAX).into(),
+            letter.error.as_str().into(),
+            evidence.into(),
+            (failing_head != original_head).then_some(failing_head).into(),
+            failing_body.into(),
+            self.cause.as_str().into(),
+            Arc::clone(&letter.pipeline).into(),
+        ];
+        connection.execute(REPLACE, &arguments).await.map(drop)
+    }
+
+    /// Whether it was written: there was none of this id.
+    async fn insert(&self, connection: &mut Connection, id: &str) -> Result<bool, StoreError> {
+        let letter = &self.letter;
+        let arguments = [
+            id.into(),
             letter.failed_at_ms.cast_signed().into(),
             Arc::clone(&letter.pipeline).into(),
             Arc::clone(&letter.config_version).into(),
@@ -80,30 +164,39 @@ impl StoredLetter {
             self.failing_head.as_deref().into(),
             letter.original.body.bytes().clone().into(),
             self.failing_body.clone().into(),
+            self.cause.as_str().into(),
         ];
-        connection.execute(INSERT, &arguments).await.map(drop)
+        Ok(connection.execute(INSERT, &arguments).await? > 0)
     }
+}
+
+/// Whether both are of the same part of a message, failed at the same place.
+fn is_same(one: &DeadLetter, other: &DeadLetter) -> bool {
+    let at = |letter: &DeadLetter| (letter.step.clone(), letter.target.clone(), letter.at_failure.id.clone());
+    at(one) == at(other) && one.at_failure.body == other.at_failure.body
 }
 
 /// All columns [`decode`] reads.
 pub(super) const ALL_COLUMNS: &str = "id, failed_at_ms, pipeline, config_version, step, target, class, error, plugin, \
-    plugin_digest, trace_id, redrive_count, evidence, original_head, failing_head, original_body, failing_body";
+    plugin_digest, trace_id, redrive_count, evidence, original_head, failing_head, original_body, failing_body, \
+    cause, edited_at_ms, edited_by, edited_head, edited_body, \
+    (SELECT count(*) FROM inbox WHERE redrive_letter = dead_letters.id)";
 
 /// The dead letter of a row of [`ALL_COLUMNS`].
-pub(super) fn decode(row: &Row) -> Result<DeadLetter, StoreError> {
+pub(super) fn decode(row: &Row) -> Result<KeptLetter, StoreError> {
     let evidence: Evidence = from_json(row, 12, "evidence")?;
-    let original_head: Head = from_json(row, 13, "original_head")?;
-    let failing_head: Option<Head> = row.optional_text(14)?.map(|_| from_json(row, 14, "failing_head")).transpose()?;
+    let (original_head, failing_head) = (row.text(13)?, row.optional_text(14)?);
+    let message = |head: &str, body| stored_message::message(head, body).map_err(|cause| row.damaged(cause));
     let original_body = Body::from(row.bytes(15)?);
     let failing_body = row.optional_bytes(16)?.map(Body::from);
 
-    let original = Arc::new(original_head.into_message(original_body, row)?);
+    let original = Arc::new(message(&original_head, original_body)?);
     let at_failure = match (failing_head, failing_body) {
         (None, None) => Arc::clone(&original),
         (None, Some(body)) => Arc::new(Message { body, ..(*original).clone() }),
-        (Some(head), body) => Arc::new(head.into_message(body.unwrap_or_else(|| original.body.clone()), row)?),
+        (Some(head), body) => Arc::new(message(&head, body.unwrap_or_else(|| original.body.clone()))?),
     };
-    Ok(DeadLetter {
+    let letter = DeadLetter {
         id: row.text(0)?,
         failed_at_ms: row.integer(1)?.cast_unsigned(),
         pipeline: row.text(2)?.into(),
@@ -121,7 +214,16 @@ pub(super) fn decode(row: &Row) -> Result<DeadLetter, StoreError> {
         attempts: evidence.attempts.into_iter().map(Attempt::from).collect(),
         trace_id: row.optional_text(10)?,
         redrive_count: small(row, 11)?,
-    })
+    };
+    Ok(KeptLetter { letter, cause: row.text(17)?, edit: edit(row)?, is_being_redriven: row.integer(22)? > 0 })
+}
+
+fn edit(row: &Row) -> Result<Option<KeptEdit>, StoreError> {
+    let Some(at_ms) = row.optional_unsigned(18)? else { return Ok(None) };
+    let headers = row.optional_text(20)?.map(|head| stored_message::message(&head, Body::from(Bytes::new())));
+    let headers = headers.transpose().map_err(|cause| row.damaged(cause))?.map(|message| message.headers);
+    let body = row.optional_bytes(21)?.map(body::open).transpose().map_err(|cause| row.damaged(cause))?;
+    Ok(Some(KeptEdit { edit: Edit { body, headers }, by: row.optional_text(19)?.unwrap_or_default(), at_ms }))
 }
 
 pub(super) fn class(row: &Row, column: usize) -> Result<FailureClass, StoreError> {
@@ -136,102 +238,6 @@ pub(super) fn small(row: &Row, column: usize) -> Result<u32, StoreError> {
 
 fn from_json<T: serde::de::DeserializeOwned>(row: &Row, column: usize, name: &str) -> Result<T, StoreError> {
     serde_json::from_str(&row.text(column)?).map_err(|error| row.damaged(format!("column {name}: {error}")))
-}
-
-/// A message without its body.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Head {
-    id: String,
-    source: String,
-    kind: String,
-    subject: Option<String>,
-    time_ms: u64,
-    content_type: Option<String>,
-    key: Option<Octets>,
-    headers: Vec<(String, Octets)>,
-    attempt: u32,
-    expires_at_ms: Option<u64>,
-    deliver_at_ms: Option<u64>,
-    trace_parent: Option<String>,
-    trace_state: Option<String>,
-    correlation_id: Option<String>,
-}
-
-impl From<&Message> for Head {
-    fn from(message: &Message) -> Self {
-        Self {
-            id: message.id.clone(),
-            source: message.source.clone(),
-            kind: message.kind.clone(),
-            subject: message.subject.clone(),
-            time_ms: message.time_ms,
-            content_type: message.content_type.clone(),
-            key: message.key.as_deref().map(Octets::from),
-            headers: message.headers.iter().map(|(name, value)| (name.to_owned(), Octets::from(&value[..]))).collect(),
-            attempt: message.attempt,
-            expires_at_ms: message.expires_at_ms,
-            deliver_at_ms: message.deliver_at_ms,
-            trace_parent: message.trace_parent.clone(),
-            trace_state: message.trace_state.clone(),
-            correlation_id: message.correlation_id.clone(),
-        }
-    }
-}
-
-impl Head {
-    fn into_message(self, body: Body, row: &Row) -> Result<Message, StoreError> {
-        let bytes = |octets: Octets| octets.into_bytes().map_err(|cause| row.damaged(cause));
-        let mut headers = Headers::default();
-        for (name, value) in self.headers {
-            headers.append(name, bytes(value)?);
-        }
-        Ok(Message {
-            id: self.id,
-            source: self.source,
-            kind: self.kind,
-            subject: self.subject,
-            time_ms: self.time_ms,
-            content_type: self.content_type,
-            key: self.key.map(bytes).transpose()?,
-            headers,
-            body,
-            attempt: self.attempt,
-            expires_at_ms: self.expires_at_ms,
-            deliver_at_ms: self.deliver_at_ms,
-            trace_parent: self.trace_parent,
-            trace_state: self.trace_state,
-            correlation_id: self.correlation_id,
-        })
-    }
-}
-
-/// Bytes, readable where they can be.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Octets {
-    Text(String),
-    Base64(String),
-}
-
-impl From<&[u8]> for Octets {
-    fn from(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Base64(BASE64.encode(bytes)),
-        }
-    }
-}
-
-impl Octets {
-    fn into_bytes(self) -> Result<Bytes, String> {
-        match self {
-            Self::Text(text) => Ok(text.into()),
-            Self::Base64(text) => {
-                BASE64.decode(text).map(Bytes::from).map_err(|error| format!("a header's base64: {error}"))
-            }
-        }
-    }
 }
 
 /// The parts of the record that are lists.
@@ -250,27 +256,14 @@ struct StoredSchemaError {
     text: String,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredAttempt {
-    number: u32,
-    at_ms: u64,
-    error: String,
-}
-
 impl From<&DeadLetter> for Evidence {
     fn from(letter: &DeadLetter) -> Self {
         let schema_error =
             |error: &SchemaError| StoredSchemaError { pointer: error.pointer.clone(), text: error.text.clone() };
-        let attempt = |attempt: &Attempt| StoredAttempt {
-            number: attempt.number,
-            at_ms: attempt.at_ms,
-            error: attempt.error.clone(),
-        };
         Self {
             schema_errors: letter.schema_errors.iter().map(schema_error).collect(),
             backtrace: letter.backtrace.clone(),
-            attempts: letter.attempts.iter().map(attempt).collect(),
+            attempts: letter.attempts.iter().map(StoredAttempt::from).collect(),
         }
     }
 }
@@ -278,11 +271,5 @@ impl From<&DeadLetter> for Evidence {
 impl From<StoredSchemaError> for SchemaError {
     fn from(stored: StoredSchemaError) -> Self {
         Self { pointer: stored.pointer, text: stored.text }
-    }
-}
-
-impl From<StoredAttempt> for Attempt {
-    fn from(stored: StoredAttempt) -> Self {
-        Self { number: stored.number, at_ms: stored.at_ms, error: stored.error }
     }
 }
