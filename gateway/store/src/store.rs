@@ -9,9 +9,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::change::Change;
-use crate::database::{BUSY_TIMEOUT, Connection, Database, Postgres, Sqlite, create_folder};
+use crate::database::{BUSY_TIMEOUT, Backend, Connection, Database, Postgres, Sqlite, create_folder};
+use crate::deduplication::UnderwayKeys;
 use crate::drive::drive;
 use crate::error::StoreError;
+use crate::expiry;
+use crate::inbox::Ledgers;
 use crate::leases::{self, Leave, Owner};
 use crate::place::Location;
 use crate::reader::{Question, Reader, joined};
@@ -52,6 +55,10 @@ pub struct Store {
     stop: Arc<Notify>,
     /// Answered when the writer has ended, until someone closes the store.
     writer: Mutex<Option<oneshot::Receiver<()>>>,
+    /// What is known of inboxes beside what is stored, see [`inbox`](crate::inbox).
+    ledgers: Ledgers,
+    /// Which messages are under way, see [`deduplication`](crate::deduplication).
+    underway: UnderwayKeys,
     /// Of a gateway on PostgreSQL: its heartbeat and its ear. Aborted with the store.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -154,8 +161,13 @@ impl Store {
                 }
             }
         }
-        let (writer, tasks) = (Mutex::new(Some(writer_ended)), Mutex::new(tasks));
-        Self { reader: Reader::new(database), queue, signals, owner, is_gateway, stop, writer, tasks }
+        let writer = Mutex::new(Some(writer_ended));
+        if is_gateway {
+            tasks.spawn(expiry::sweep(queue.clone()));
+        }
+        let (ledgers, underway) = (Ledgers::default(), UnderwayKeys::default());
+        let (reader, tasks) = (Reader::new(database), Mutex::new(tasks));
+        Self { reader, queue, signals, owner, is_gateway, stop, writer, ledgers, underway, tasks }
     }
 
     /// Reads what is stored.
@@ -173,12 +185,35 @@ impl Store {
         self.queue.change(change).await
     }
 
+    /// Hands a change in and does not wait for its end; `false` if there is no room for it now.
+    pub(crate) fn submit<C: Change>(&self, change: C) -> bool {
+        self.queue.submit(change)
+    }
+
     /// Answers a question, while the writer writes and when it cannot. Cancel safe.
     ///
     /// # Errors
     /// What the question fails with, or what is wrong with the store.
     pub(crate) async fn ask<Q: Question>(&self, question: Q) -> Result<Q::Output, StoreError> {
         self.reader.ask(question).await
+    }
+
+    /// Which database it is in.
+    pub(crate) fn backend(&self) -> Backend {
+        self.reader.database().backend()
+    }
+
+    /// What contradicts the store's limits.
+    pub(crate) fn refused(&self, cause: String) -> StoreError {
+        StoreError::Database { place: self.reader.database().place().clone(), doing: "accept messages", cause }
+    }
+
+    pub(crate) fn ledgers(&self) -> &Ledgers {
+        &self.ledgers
+    }
+
+    pub(crate) fn underway(&self) -> &UnderwayKeys {
+        &self.underway
     }
 
     /// News of what is committed here, and on PostgreSQL by other gateways.

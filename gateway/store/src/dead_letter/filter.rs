@@ -12,7 +12,8 @@ pub(crate) struct Conditions {
 impl Conditions {
     pub fn of(filter: &Filter) -> Self {
         let mut conditions = Self { sql: "1 = 1".to_owned(), values: Vec::new() };
-        let Filter { pipeline, class, step, target, plugin_digest, message_id, cause, since_ms, until_ms, text } = filter;
+        let Filter { pipeline, class, step, target, plugin_digest, message_id, cause, since_ms, until_ms, text } =
+            filter;
         conditions.compare("pipeline =", pipeline.as_deref());
         conditions.compare("class =", class.map(|class| class.name()));
         conditions.compare("step =", step.as_deref());

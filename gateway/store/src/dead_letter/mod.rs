@@ -17,8 +17,8 @@ use sluicegate_engine::message::Headers;
 
 pub(crate) use filter::Conditions;
 pub use group::{Group, GroupPage, MAX_PAGE_GROUPS};
-pub use read::{LetterPage, MAX_PAGE_BYTES};
 pub(crate) use read::read_letter;
+pub use read::{LetterPage, MAX_PAGE_BYTES};
 pub(crate) use redriven::{delete_redriven, hold_redriven, is_being_redriven, state};
 
 /// Most dead letters on one page.

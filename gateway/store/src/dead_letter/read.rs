@@ -52,12 +52,7 @@ impl Reader {
     ///
     /// # Errors
     /// `PageToken` when `after` is not one, else what is wrong with the database. Cancel safe.
-    pub async fn letters(
-        &self,
-        filter: &Filter,
-        limit: usize,
-        after: Option<&str>,
-    ) -> Result<LetterPage, StoreError> {
+    pub async fn letters(&self, filter: &Filter, limit: usize, after: Option<&str>) -> Result<LetterPage, StoreError> {
         let after = after.map(Position::parse).transpose()?;
         let list = List { filter: filter.clone(), limit: limit.clamp(1, MAX_PAGE_LETTERS), after };
         self.ask(Whole(list)).await

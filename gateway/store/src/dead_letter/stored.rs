@@ -78,7 +78,8 @@ impl StoredLetter {
         let letter = &self.letter;
         if letter.redrive_count > before.redrive_count {
             self.replace(connection, before).await
-        } else if letter.redrive_count == before.redrive_count && letter.redrive_count > 0 && !is_same(letter, &before) {
+        } else if letter.redrive_count == before.redrive_count && letter.redrive_count > 0 && !is_same(letter, &before)
+        {
             self.insert(connection, &self.part_id()).await.map(drop)
         } else {
             Ok(())
@@ -110,7 +111,8 @@ impl StoredLetter {
         let mut attempts = before.attempts;
         attempts.extend(letter.attempts.iter().cloned());
         attempts.drain(..attempts.len().saturating_sub(MAX_ATTEMPTS));
-        let evidence = Evidence { attempts: attempts.iter().map(StoredAttempt::from).collect(), ..Evidence::from(&**letter) };
+        let evidence =
+            Evidence { attempts: attempts.iter().map(StoredAttempt::from).collect(), ..Evidence::from(&**letter) };
         let unwritable = |error: serde_json::Error| connection.failed(error.to_string());
         let evidence = serde_json::to_string(&evidence).map_err(unwritable)?;
         let failing = &letter.at_failure;

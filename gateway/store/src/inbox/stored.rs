@@ -201,6 +201,13 @@ fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
+/// The first column of `row`, a progress, at this attempt.
+pub(super) fn with_attempt(row: &Row, attempt: u32) -> Result<String, StoreError> {
+    let damaged = |error: serde_json::Error| row.damaged(format!("column progress: {error}"));
+    let stored: StoredProgress = serde_json::from_str(&row.text(0)?).map_err(damaged)?;
+    serde_json::to_string(&StoredProgress { attempt, ..stored }).map_err(damaged)
+}
+
 impl From<&Progress> for StoredProgress {
     fn from(progress: &Progress) -> Self {
         let step = match &progress.waypoint {

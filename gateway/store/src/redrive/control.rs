@@ -129,7 +129,9 @@ impl Change for Forget {
         // What is still on its way has its outcome told.
         let sql = "SELECT id FROM redrive_jobs WHERE state IN ('done', 'cancelled') AND ended_at_ms < $1 AND NOT EXISTS \
             (SELECT 1 FROM redrive_items WHERE job = redrive_jobs.id AND redrive_items.state = 'sent') LIMIT 1";
-        let Some(row) = transaction.query_first(sql, &[self.until_ms.into()]).await? else { return Ok(Forgot::Nothing) };
+        let Some(row) = transaction.query_first(sql, &[self.until_ms.into()]).await? else {
+            return Ok(Forgot::Nothing);
+        };
         let id = row.text(0)?;
         let sql = "DELETE FROM redrive_items WHERE job = $1 AND number IN \
             (SELECT number FROM redrive_items WHERE job = $1 LIMIT $2)";

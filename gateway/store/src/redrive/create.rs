@@ -134,7 +134,8 @@ fn describe(selection: &Selection) -> Json {
         Selection::Ids(ids) => return json!({ "ids": ids }),
         Selection::Filter(filter) => filter,
     };
-    let Filter { pipeline, class, step, target, plugin_digest, message_id, cause, since_ms, until_ms, text } = &**filter;
+    let Filter { pipeline, class, step, target, plugin_digest, message_id, cause, since_ms, until_ms, text } =
+        &**filter;
     let texts = [
         ("pipeline", pipeline.as_deref()),
         ("class", class.map(|class| class.name())),

@@ -51,12 +51,7 @@ pub(crate) async fn ended(
 }
 
 /// Once nothing of the letter is on its way any more, what was delivered or dropped is said to be.
-async fn close(
-    connection: &mut Connection,
-    letter: &str,
-    redrive_count: u32,
-    is_last: bool,
-) -> Result<(), StoreError> {
+async fn close(connection: &mut Connection, letter: &str, redrive_count: u32, is_last: bool) -> Result<(), StoreError> {
     if !is_last {
         return Ok(());
     }

@@ -163,15 +163,8 @@ pub enum ItemState {
 
 impl ItemState {
     /// In the order in which letters go through them.
-    pub const ALL: [Self; 7] = [
-        Self::Pending,
-        Self::Sent,
-        Self::Delivered,
-        Self::Filtered,
-        Self::DeadLettered,
-        Self::Skipped,
-        Self::Failed,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Pending, Self::Sent, Self::Delivered, Self::Filtered, Self::DeadLettered, Self::Skipped, Self::Failed];
 
     /// As it is written.
     pub fn name(self) -> &'static str {
@@ -353,12 +346,12 @@ mod tests {
             (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
             (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
             (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
-            (json!(["a","b"]), json!(["c","d"]), json!(["c","d"])),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
             (json!({"a":"b"}), json!(["c"]), json!(["c"])),
             (json!({"a":"foo"}), json!(null), json!(null)),
             (json!({"a":"foo"}), json!("bar"), json!("bar")),
             (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
-            (json!([1,2]), json!({"a":"b","c":null}), json!({"a":"b"})),
+            (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
             (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
         ];
         for (mut target, patch, expected) in cases {

@@ -306,7 +306,8 @@ impl Question for Next {
             next.sent = row.unsigned(0)?;
         }
         let limit = self.limit.min(MAX_ON_THEIR_WAY.saturating_sub(next.sent));
-        let sql = "SELECT number, letter FROM redrive_items WHERE job = $1 AND state = 'pending' ORDER BY number LIMIT $2";
+        let sql =
+            "SELECT number, letter FROM redrive_items WHERE job = $1 AND state = 'pending' ORDER BY number LIMIT $2";
         let rows = connection.query(sql, &[job, limit.max(1).into()]).await?;
         next.pending = !rows.is_empty();
         let mut bytes = 0;
