@@ -56,6 +56,11 @@ impl Queue {
         let queued = Queued { change, output: None, answer: oneshot::channel().0, room };
         self.changes.try_send(Box::new(queued)).is_ok()
     }
+
+    #[cfg(test)]
+    pub fn room_bytes(&self) -> usize {
+        self.room.available_permits()
+    }
 }
 
 pub(crate) struct Writer {
@@ -273,3 +278,6 @@ impl Backoff {
         self.not_before = Some(Instant::now() + pause);
     }
 }
+
+#[cfg(test)]
+mod tests;
