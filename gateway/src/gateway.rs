@@ -11,7 +11,7 @@ use sluicegate_connectors::registry::SourceConfig;
 use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
-use sluicegate_store::{Location, Store};
+use sluicegate_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -48,6 +48,9 @@ struct Running {
     task: JoinHandle<Ended>,
 }
 
+/// Longest wait at the end for answers of idempotency keys to be recorded.
+const RECORDING_LIMIT: Duration = Duration::from_secs(2);
+
 /// An HTTP source connects to nothing outside the gateway.
 const SOURCE_START_LIMIT: Duration = Duration::from_secs(1);
 
@@ -76,10 +79,7 @@ impl Gateway {
         plugins: LoadedPlugins,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self> {
-        let data_dir = &config.data_dir;
-        let store = Store::open(&Location::embedded(data_dir))
-            .await
-            .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
+        let store = Store::open(&config.location()).await.context("cannot open the store")?;
         let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
@@ -127,6 +127,9 @@ impl Gateway {
                 self.config.data_dir.display(),
                 config.data_dir.display()
             );
+        }
+        if config.store != self.config.store || config.encryption != self.config.encryption {
+            anyhow::bail!("`store` or `encryption` changed; restart the gateway for that");
         }
         if config.server != self.config.server {
             anyhow::bail!("`server` changed; restart the gateway for that");
@@ -205,6 +208,12 @@ impl Gateway {
         self.stop_server.cancel();
         if let Err(error) = (&mut self.server).await {
             error!(%error, "the HTTP server's task failed");
+        }
+        // Nothing delivers any more, so what is still to be recorded of requests without clients is so at once.
+        if timeout(RECORDING_LIMIT, self.workshop.ingress.finished()).await.is_err() {
+            warn!(
+                "answers of idempotency keys were not recorded within {RECORDING_LIMIT:?}; repetitions of these requests are delivered again"
+            );
         }
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");

@@ -9,6 +9,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod gateway;
 pub mod server;
+pub mod spool;
 pub mod telemetry;
 pub mod trial;
 pub mod validation;

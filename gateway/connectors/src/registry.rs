@@ -1,5 +1,6 @@
 //! The registry: one enum and one match each for sources and targets. A new connector adds its folder and a line here.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,11 +9,11 @@ use serde::Deserialize;
 use sluicegate_engine::source::Source;
 use sluicegate_engine::target::Target;
 
-use crate::http::Ingress;
+use crate::http::{Ingress, Spool};
 use crate::{file, generate, http, rabbitmq, redis, stdio};
 
 /// What a connector is given when it is built. Nothing here does I/O.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BuildContext {
     /// The pipeline's name: default for consumer names, groups and the CloudEvents `source`.
     pub pipeline: Arc<str>,
@@ -22,6 +23,24 @@ pub struct BuildContext {
     pub data_dir: PathBuf,
     /// Where HTTP sources announce their paths.
     pub ingress: Ingress,
+    /// Where HTTP sources put what they accept. Without it, a path that answers `accepted` or a request with an
+    /// `Idempotency-Key` is answered 503.
+    pub spool: Option<Arc<dyn Spool>>,
+    /// Whether the pipeline keeps the order of messages with the same key.
+    pub ordered: bool,
+}
+
+impl fmt::Debug for BuildContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuildContext")
+            .field("pipeline", &self.pipeline)
+            .field("base_dir", &self.base_dir)
+            .field("data_dir", &self.data_dir)
+            .field("ingress", &self.ingress)
+            .field("spool", &self.spool.is_some())
+            .field("ordered", &self.ordered)
+            .finish()
+    }
 }
 
 /// A mistake or risk found without I/O.

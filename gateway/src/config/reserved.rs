@@ -72,10 +72,6 @@ impl Finder<'_> {
                 let hint = "use one of the connectors: http, rabbitmq, redis, file, stdio or generate";
                 self.refuse(join(&source, "queue"), "a queue as a source", hint);
             }
-            if node.get("http").and_then(|http| http.get("respond")).and_then(Node::text) == Some("accepted") {
-                let hint = "use `respond: delivered`: the answer is the outcome";
-                self.refuse(join(&join(&source, "http"), "respond"), "`respond: accepted`", hint);
-            }
         }
     }
 }

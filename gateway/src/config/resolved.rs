@@ -16,6 +16,7 @@ use sluicegate_engine::message::Message;
 use sluicegate_engine::pipeline::Order;
 use sluicegate_engine::retry::RetryPolicy;
 use sluicegate_engine::step::Unroutable;
+use sluicegate_store::Location;
 
 pub use super::dead_letter::DeadLetterConfig;
 pub use super::written::Isolation;
@@ -46,6 +47,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where state is kept.
+    pub fn location(&self) -> Location {
+        match &self.store {
+            Some(url) => Location::shared(url.expose()),
+            None => Location::embedded(&self.data_dir),
+        }
+    }
+
     /// The pipeline of that name.
     pub fn pipeline(&self, name: &str) -> Option<&PipelineConfig> {
         self.pipelines.iter().find(|pipeline| &*pipeline.name == name)

@@ -67,9 +67,13 @@ impl Running {
                 command.arg("run").arg(file);
             }
         }
+        command.env(URL_VARIABLE, url);
+        Self::spawn(side, command, folder, plan)
+    }
+
+    fn spawn(side: Side, mut command: Command, folder: TempDir, plan: &Plan) -> anyhow::Result<Self> {
         let output = std::fs::File::create(folder.path().join("output.log"))?;
         let child = command
-            .env(URL_VARIABLE, url)
             .env("SLUICEGATE_LOG", "warn")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
@@ -79,6 +83,23 @@ impl Running {
             .spawn()
             .with_context(|| format!("cannot start the {side} ({})", plan.program.display()))?;
         Ok(Self { side, child, folder })
+    }
+
+    /// Starts it as a server that takes messages at `port`.
+    pub fn start_server(side: Side, port: u16, configuration: &str, plan: &Plan) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("sluicegate-bench-").tempdir()?;
+        let mut command = Command::new(&plan.program);
+        match side {
+            Side::Bare => {
+                command.args(["bench", "bare-server", &port.to_string()]);
+            }
+            Side::Gateway | Side::GatewayWithoutSteps => {
+                let file = folder.path().join("sluicegate.yaml");
+                std::fs::write(&file, configuration)?;
+                command.arg("run").arg(file);
+            }
+        }
+        Self::spawn(side, command, folder, plan)
     }
 
     /// What it has used so far.
