@@ -17,7 +17,7 @@ use crate::signals::Signals;
 use crate::writer::Queue;
 
 /// Run when a gateway is removed; `$1` is its name.
-const RELEASES: [&str; 1] = ["UPDATE inbox SET claimed_by = NULL WHERE claimed_by = $1"];
+const RELEASES: [&str; 2] = ["UPDATE inbox SET claimed_by = NULL WHERE claimed_by = $1", crate::redrive::RELEASE];
 
 /// Announced when claims of a dead gateway have been released.
 pub(crate) const RELEASED: &str = "released";

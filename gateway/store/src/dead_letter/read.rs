@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sluicegate_engine::dead_letter::DeadLetter;
 
-use super::{Filter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, Summary, stored};
+use super::{Conditions, Filter, KeptLetter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, Summary, stored};
 use crate::database::{Connection, Row, Value};
 use crate::error::StoreError;
 use crate::reader::{Question, Reader};
@@ -35,7 +35,27 @@ impl Reader {
     /// # Errors
     /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
     pub async fn show(&self, id: &str) -> Result<DeadLetter, StoreError> {
+        Ok(self.find(id).await?.letter)
+    }
+
+    /// As [`show`](Self::show), with what the store knows of it beside its record.
+    ///
+    /// # Errors
+    /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
+    pub async fn find(&self, id: &str) -> Result<KeptLetter, StoreError> {
         self.ask(Show(id.to_owned())).await
+    }
+
+    /// One page of whole dead letters that match, newest first: at most `limit` of them, cut to 1 through
+    /// [`MAX_PAGE_LETTERS`], and no further one once they have [`MAX_PAGE_BYTES`] of bodies. `after` is the
+    /// [`LetterPage::next`] of the page before. What is deleted meanwhile is left out.
+    ///
+    /// # Errors
+    /// `PageToken` when `after` is not one, else what is wrong with the database. Cancel safe.
+    pub async fn letters(&self, filter: &Filter, limit: usize, after: Option<&str>) -> Result<LetterPage, StoreError> {
+        let after = after.map(Position::parse).transpose()?;
+        let list = List { filter: filter.clone(), limit: limit.clamp(1, MAX_PAGE_LETTERS), after };
+        self.ask(Whole(list)).await
     }
 }
 
@@ -74,6 +94,52 @@ impl Question for List {
     }
 }
 
+/// A page of whole letters is full once their bodies have this many bytes.
+pub const MAX_PAGE_BYTES: u64 = 8 << 20;
+
+/// Some whole dead letters, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LetterPage {
+    /// They.
+    pub letters: Vec<KeptLetter>,
+    /// Gets the next page, when there is more.
+    pub next: Option<String>,
+}
+
+struct Whole(List);
+
+#[async_trait]
+impl Question for Whole {
+    type Output = LetterPage;
+
+    fn doing(&self) -> &'static str {
+        "read the dead letters"
+    }
+
+    async fn ask(&self, connection: &mut Connection) -> Result<LetterPage, StoreError> {
+        let page = self.0.ask(connection).await?;
+        let (mut letters, mut next, mut bytes) = (Vec::new(), page.next, 0_u64);
+        let mut listed = page.letters.iter().peekable();
+        while let Some(summary) = listed.next() {
+            if let Some(letter) = read_letter(connection, &summary.id).await? {
+                bytes = bytes.saturating_add(summary.body_bytes);
+                letters.push(letter);
+            }
+            if bytes >= MAX_PAGE_BYTES && listed.peek().is_some() {
+                next = Some(Position::token(summary));
+                break;
+            }
+        }
+        Ok(LetterPage { letters, next })
+    }
+}
+
+/// The dead letter with exactly this id.
+pub(crate) async fn read_letter(connection: &mut Connection, id: &str) -> Result<Option<KeptLetter>, StoreError> {
+    let sql = format!("SELECT {} FROM dead_letters WHERE id = $1", stored::ALL_COLUMNS);
+    connection.query_first(&sql, &[id.into()]).await?.map(|row| stored::decode(&row)).transpose()
+}
+
 struct Count(Filter);
 
 #[async_trait]
@@ -95,13 +161,13 @@ struct Show(String);
 
 #[async_trait]
 impl Question for Show {
-    type Output = DeadLetter;
+    type Output = KeptLetter;
 
     fn doing(&self) -> &'static str {
         "read a dead letter"
     }
 
-    async fn ask(&self, connection: &mut Connection) -> Result<DeadLetter, StoreError> {
+    async fn ask(&self, connection: &mut Connection) -> Result<KeptLetter, StoreError> {
         let id = &self.0;
         let beginning = [Value::from(id), format!("{id}{}", char::MAX).into(), (MAX_CANDIDATES as u64 + 1).into()];
         let sql = "SELECT id FROM dead_letters WHERE id >= $1 AND id < $2 ORDER BY id LIMIT $3";
@@ -114,11 +180,8 @@ impl Question for Show {
         match &ids[..] {
             [] => Err(StoreError::NotFound { id: id.clone() }),
             [only] => {
-                let sql = format!("SELECT {} FROM dead_letters WHERE id = $1", stored::ALL_COLUMNS);
-                match connection.query_first(&sql, &[only.into()]).await? {
-                    Some(row) => stored::decode(&row),
-                    None => Err(StoreError::NotFound { id: id.clone() }),
-                }
+                let found = read_letter(connection, only).await?;
+                found.ok_or_else(|| StoreError::NotFound { id: id.clone() })
             }
             several => Err(StoreError::Ambiguous {
                 id: id.clone(),
@@ -129,67 +192,9 @@ impl Question for Show {
     }
 }
 
-/// What follows WHERE, and its values.
-struct Conditions {
-    sql: String,
-    values: Vec<Value>,
-}
-
-impl Conditions {
-    fn of(filter: &Filter) -> Self {
-        let mut conditions = Self { sql: "1 = 1".to_owned(), values: Vec::new() };
-        let Filter { pipeline, class, target, since_ms, until_ms, text } = filter;
-        conditions.compare("pipeline =", pipeline.as_deref());
-        conditions.compare("class =", class.map(|class| class.name()));
-        conditions.compare("target =", target.as_deref());
-        conditions.compare("failed_at_ms >=", *since_ms);
-        conditions.compare("failed_at_ms <", *until_ms);
-        if let Some(text) = text {
-            let pattern = conditions.value(like_pattern(text));
-            let columns = ["error", "message_id", "message_kind", "step", "plugin"];
-            let anywhere = columns.map(|column| format!(r"lower({column}) LIKE {pattern} ESCAPE '\'"));
-            conditions.and(&format!("({})", anywhere.join(" OR ")));
-        }
-        conditions
-    }
-
-    fn compare(&mut self, comparison: &str, value: Option<impl Into<Value>>) {
-        if let Some(value) = value {
-            let value = self.value(value);
-            self.and(&format!("{comparison} {value}"));
-        }
-    }
-
-    fn and(&mut self, condition: &str) {
-        self.sql.push_str(" AND ");
-        self.sql.push_str(condition);
-    }
-
-    /// Binds a value and returns its `$n`.
-    fn value(&mut self, value: impl Into<Value>) -> String {
-        self.values.push(value.into());
-        format!("${}", self.values.len())
-    }
-}
-
-/// A pattern that finds `text` literally, anywhere, in what `lower` makes of a column: both databases' `lower` changes
-/// ASCII letters alone (PostgreSQL's because the columns are COLLATE "C").
-fn like_pattern(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 2);
-    pattern.push('%');
-    for character in text.chars() {
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character.to_ascii_lowercase());
-    }
-    pattern.push('%');
-    pattern
-}
-
 /// Those [`summary`] reads, before the error.
 const SUMMARY_COLUMNS: &str = "id, failed_at_ms, pipeline, step, target, class, plugin, attempt_count, redrive_count, \
-    message_id, message_kind, body_bytes, trace_id";
+    message_id, message_kind, body_bytes, trace_id, plugin_digest, cause, edited_at_ms";
 
 fn summary(row: &Row) -> Result<Summary, StoreError> {
     Ok(Summary {
@@ -206,7 +211,10 @@ fn summary(row: &Row) -> Result<Summary, StoreError> {
         message_kind: row.text(10)?,
         body_bytes: row.unsigned(11)?,
         trace_id: row.optional_text(12)?,
-        error: row.text(13)?,
+        plugin_digest: row.optional_text(13)?,
+        cause: row.text(14)?,
+        is_edited: row.optional_integer(15)?.is_some(),
+        error: row.text(16)?,
     })
 }
 

@@ -29,7 +29,7 @@ impl Change for Record {
     }
 
     async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
-        self.0.insert(transaction).await
+        self.0.record(transaction).await
     }
 }
 

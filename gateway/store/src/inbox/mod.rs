@@ -13,6 +13,7 @@ mod ledger;
 mod outlook;
 #[cfg(test)]
 mod plans;
+mod put;
 mod rows;
 mod settle;
 mod source;
@@ -41,6 +42,7 @@ use stored::StoredEntry;
 
 pub use admission::{Admission, Admitted, Backlog};
 pub(crate) use ledger::Ledger;
+pub(crate) use put::Put;
 
 /// Most bytes of bodies in one claim, but for a single larger message: a batch of large messages must not fill memory.
 const MAX_CLAIM_BYTES: u64 = 4 << 20;

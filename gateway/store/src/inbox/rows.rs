@@ -6,14 +6,12 @@ use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use sluicegate_engine::inbox::Redrive;
 use sluicegate_engine::message::now_ms;
 
 use super::ledger::Ledger;
 use super::stored::{self, CONTENT_COLUMNS, StoredEntry};
 use crate::change::Transaction;
 use crate::database::{Backend, Connection, Value};
-use crate::dead_letter;
 use crate::error::StoreError;
 use crate::leases::Owner;
 
@@ -232,16 +230,6 @@ pub(super) async fn release(
         execute_on(transaction, "UPDATE inbox SET claimed_by = NULL", seqs).await?;
     }
     transaction.announce(&ledger.topic);
-    Ok(())
-}
-
-/// An entry of this dead letter has gone: with the last one, the letter goes.
-pub(super) async fn finish_redrive(connection: &mut Connection, redrive: &Redrive) -> Result<(), StoreError> {
-    dead_letter::hold_redriven(connection, &redrive.letter).await?;
-    let sql = "SELECT 1 FROM inbox WHERE redrive_letter = $1 LIMIT 1";
-    if connection.query_first(sql, &[Arc::clone(&redrive.letter).into()]).await?.is_none() {
-        dead_letter::delete_redriven(connection, &redrive.letter, redrive.count).await?;
-    }
     Ok(())
 }
 

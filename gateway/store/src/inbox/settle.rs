@@ -1,5 +1,6 @@
 //! Settling: what became of entries this gateway carried, written in one change.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,6 +14,7 @@ use super::stored::{self, StoredEntry};
 use crate::change::{Change, Transaction};
 use crate::database::Backend;
 use crate::error::StoreError;
+use crate::redrive;
 
 /// What is to be done with entries. Those that this gateway does not carry (any more) are left alone: they were settled
 /// before.
@@ -22,6 +24,8 @@ pub(super) struct SettleBatch {
     plain: Vec<(i64, Claim)>,
     /// Goes, and the next of its key leads, or a dead letter goes with it.
     gone: Vec<(i64, Claim)>,
+    /// How the way of those that come from dead letters ended.
+    redriven: HashMap<i64, Outcome>,
     replaced: Vec<(i64, Claim, StoredEntry)>,
     postponed: Vec<Postponed>,
     released: Vec<i64>,
@@ -53,6 +57,7 @@ impl SettleBatch {
             ledger: Arc::clone(ledger),
             plain: Vec::with_capacity(batch.len()),
             gone: Vec::new(),
+            redriven: HashMap::new(),
             replaced: Vec::new(),
             postponed: Vec::new(),
             released: Vec::new(),
@@ -72,6 +77,9 @@ impl SettleBatch {
             }
             match outcome.settlement {
                 Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => {
+                    if claim.redrive.is_some() {
+                        settling.redriven.insert(seq, outcome.clone());
+                    }
                     let kind = if claim.is_plain() { &mut settling.plain } else { &mut settling.gone };
                     kind.push((seq, claim));
                 }
@@ -163,8 +171,8 @@ impl Change for SettleBatch {
                 let next = rows::promote(transaction, ledger, &claim.lane, key_hash).await?;
                 applied.timed |= next.is_some_and(|next| next.timed);
             }
-            if let Some(redrive) = claim.redrive.as_ref().filter(|_| was_there) {
-                rows::finish_redrive(transaction, redrive).await?;
+            if let (Some(redrive), Some(outcome), true) = (&claim.redrive, self.redriven.get(seq), was_there) {
+                redrive::ended(transaction, &redrive.letter, redrive.count, outcome).await?;
             }
         }
         for (seq, claim, entry) in &self.replaced {
