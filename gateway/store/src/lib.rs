@@ -25,6 +25,7 @@ mod error;
 mod leases;
 mod place;
 mod reader;
+pub mod receipt;
 mod schema;
 mod signals;
 mod store;
