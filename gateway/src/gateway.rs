@@ -11,6 +11,7 @@ use sluicegate_connectors::registry::SourceConfig;
 use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
+use sluicegate_store::receipt::StoreReceipts;
 use sluicegate_store::{Location, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,6 +23,7 @@ use tracing::{error, info, warn};
 use crate::api::Api;
 use crate::config::{Config, PipelineConfig, ServerConfig};
 use crate::server::{self, Snapshot, View};
+use crate::trace;
 use crate::workshop::{LoadedPlugins, Workshop};
 
 /// See the module.
@@ -79,7 +81,9 @@ impl Gateway {
         let data_dir = &config.data_dir;
         let store =
             Store::open(&Location::embedded(data_dir)).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
-        let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
+        let store = Arc::new(store);
+        let receipts = Arc::new(StoreReceipts::start(Arc::clone(&store), trace::settings(&config.receipts)));
+        let workshop = Workshop { host, ingress: Ingress::default(), store, receipts };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 
@@ -159,6 +163,7 @@ impl Gateway {
                 }
             }
         }
+        self.workshop.receipts.set(trace::settings(&config.receipts));
         self.in_force.send_replace(Arc::new(config.clone()));
         self.config = config;
         self.publish(false);
@@ -205,6 +210,7 @@ impl Gateway {
         if let Err(error) = (&mut self.server).await {
             error!(%error, "the HTTP server's task failed");
         }
+        self.workshop.receipts.close().await;
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");
         abandoned

@@ -10,6 +10,7 @@ pub mod dead_letters;
 pub mod gateway;
 pub mod server;
 pub mod telemetry;
+pub mod trace;
 pub mod trial;
 pub mod validation;
 pub mod workshop;

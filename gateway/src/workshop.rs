@@ -15,6 +15,7 @@ use sluicegate_engine::target::Target;
 use sluicegate_engine::target_driver::TargetSettings;
 use sluicegate_plugin_host::{ConfiguredPlugin, Isolation, Limits, Plugin, PluginHost, Settings};
 use sluicegate_store::Store;
+use sluicegate_store::receipt::StoreReceipts;
 
 use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
@@ -29,6 +30,8 @@ pub struct Workshop {
     pub ingress: Ingress,
     /// Keeps dead letters.
     pub store: Arc<Store>,
+    /// Keeps receipts.
+    pub receipts: Arc<StoreReceipts>,
 }
 
 impl Workshop {
@@ -76,7 +79,7 @@ impl Workshop {
             source: pipeline.source.build(&context),
             targets: targets.collect(),
             dead_letters: Arc::new(StoreAndBroker::new(store, broker)),
-            state: State::default(),
+            state: State { receipts: Some(self.receipts.clone()), ..State::default() },
         };
         blueprint(config, pipeline, steps, parts)
     }

@@ -1,5 +1,6 @@
 //! Dead letters as they are kept and asked for.
 
+mod of_message;
 mod read;
 mod record;
 mod stored;
