@@ -12,6 +12,7 @@ use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
 use sluicegate_store::Store;
+use sluicegate_store::receipt::StoreReceipts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -22,6 +23,7 @@ use tracing::{error, info, warn};
 use crate::api::Api;
 use crate::config::{Config, PipelineConfig, ServerConfig};
 use crate::server::{self, Snapshot, View};
+use crate::trace;
 use crate::workshop::{LoadedPlugins, Workshop};
 
 /// See the module.
@@ -79,8 +81,9 @@ impl Gateway {
         plugins: LoadedPlugins,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self> {
-        let store = Store::open(&config.location()).await.context("cannot open the store")?;
-        let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
+        let store = Arc::new(Store::open(&config.location()).await.context("cannot open the store")?);
+        let receipts = Arc::new(StoreReceipts::start(Arc::clone(&store), trace::settings(&config.receipts)));
+        let workshop = Workshop { host, ingress: Ingress::default(), store, receipts };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 
@@ -163,6 +166,7 @@ impl Gateway {
                 }
             }
         }
+        self.workshop.receipts.set(trace::settings(&config.receipts));
         self.in_force.send_replace(Arc::new(config.clone()));
         self.config = config;
         self.publish(false);
@@ -215,6 +219,7 @@ impl Gateway {
                 "answers of idempotency keys were not recorded within {RECORDING_LIMIT:?}; repetitions of these requests are delivered again"
             );
         }
+        self.workshop.receipts.close().await;
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");
         abandoned

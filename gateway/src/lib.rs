@@ -11,6 +11,7 @@ pub mod gateway;
 pub mod server;
 pub mod spool;
 pub mod telemetry;
+pub mod trace;
 pub mod trial;
 pub mod validation;
 pub mod workshop;

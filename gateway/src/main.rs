@@ -10,6 +10,7 @@ use sluicegate::command::inspection::{self, CheckArgs, GraphArgs, TestArgs};
 use sluicegate::command::plugin::{self, PluginCommand};
 use sluicegate::command::run::{self, Ended, RunArgs};
 use sluicegate::command::schema;
+use sluicegate::command::trace::{self, TraceArgs};
 use sluicegate::telemetry::{self, LogFormat};
 
 #[global_allocator]
@@ -44,6 +45,7 @@ enum Command {
     /// Read dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    Trace(TraceArgs),
 }
 
 /// The configuration has mistakes.
@@ -93,6 +95,10 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Schema => Ok(schema::schema(&mut out)?.into()),
         Command::Plugin(command) => plugin::run(&command, &mut out).await.map(ExitCode::from),
         Command::Bench(args) => bench::run(&args, &mut out).await.map(|()| ExitCode::SUCCESS),
+        Command::Trace(args) => {
+            trace::run(&args, &args.location.find()?, &mut out).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Dlq(command) => {
             let data_dir = command.store().find_data_dir()?;
             dlq::run(&command, &data_dir, &mut out).await?;

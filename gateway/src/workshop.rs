@@ -18,6 +18,7 @@ use sluicegate_plugin_host::{ConfiguredPlugin, Isolation, Limits, Plugin, Plugin
 use sluicegate_store::Store;
 use sluicegate_store::deduplication::StoreDeduplication;
 use sluicegate_store::inbox::StoreInbox;
+use sluicegate_store::receipt::StoreReceipts;
 
 use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
@@ -33,6 +34,8 @@ pub struct Workshop {
     pub ingress: Ingress,
     /// Keeps dead letters.
     pub store: Arc<Store>,
+    /// Keeps receipts.
+    pub receipts: Arc<StoreReceipts>,
 }
 
 impl Workshop {
@@ -94,7 +97,7 @@ impl Workshop {
             Arc::new(deduplication) as Arc<dyn Deduplication>
         });
         let inbox = StoreInbox::new(Arc::clone(&self.store), &pipeline.name);
-        State { inbox: Some(Arc::new(inbox)), receipts: None, deduplication }
+        State { inbox: Some(Arc::new(inbox)), receipts: Some(self.receipts.clone()), deduplication }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod error;
 mod input;
+mod messages;
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub struct Api {
 
 /// All paths of the API.
 pub fn router(api: Api) -> Router {
-    let resources: Router<Api> = Router::new();
+    let resources: Router<Api> = Router::new().merge(messages::routes());
     let unknown = || async { ApiError::new(ApiCode::PathNotFound, "the API has no such path") };
     Router::new()
         .nest("/api/v1", resources.fallback(unknown))

@@ -30,6 +30,7 @@ pub mod inbox;
 mod leases;
 mod place;
 mod reader;
+pub mod receipt;
 pub mod redrive;
 mod schema;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
