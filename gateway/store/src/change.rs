@@ -34,9 +34,7 @@ pub(crate) trait Change: Send + 'static {
     async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<Self::Output, StoreError>;
 
     /// Called once it is durable, before the caller is told, and also when he waits no more. Must not block.
-    fn committed(&mut self, output: &mut Self::Output) {
-        let _: &mut Self::Output = output;
-    }
+    fn committed(&mut self, _output: &mut Self::Output) {}
 }
 
 /// The transaction a change is applied in: a [`Connection`] with something to say once it is committed.
