@@ -12,6 +12,7 @@
 mod database;
 pub mod dead_letter;
 mod error;
+pub mod queue;
 mod reader;
 mod schema;
 mod store;
