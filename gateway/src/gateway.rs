@@ -11,7 +11,7 @@ use sluicegate_connectors::registry::SourceConfig;
 use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
-use sluicegate_store::Store;
+use sluicegate_store::{Location, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -69,7 +69,7 @@ impl Gateway {
     pub async fn start(config: Config, host: PluginHost, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
         let store =
-            Store::open(data_dir).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
+            Store::open(&Location::embedded(data_dir)).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
         let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines).await?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use sluicegate_engine::failure::FailureClass;
-use sluicegate_store::Reader;
+use sluicegate_store::{Location, Reader};
 use sluicegate_store::dead_letter::Filter;
 
 use crate::config::{self, Process};
@@ -123,7 +123,7 @@ impl StoreArgs {
 /// # Errors
 /// No store there, one that cannot be read, or no such dead letter; each says what to try.
 pub async fn run(command: &DlqCommand, data_dir: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let reader = Reader::open(data_dir).await.context("cannot read the dead letters")?;
+    let reader = Reader::open(&Location::embedded(data_dir)).await.context("cannot read the dead letters")?;
     let answered = match command {
         DlqCommand::List(args) => list::list(args, &reader, out).await,
         DlqCommand::Show(args) => show::show(args, &reader, out).await,

@@ -1,9 +1,13 @@
 //! What can go wrong with the store, each with what to do about it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-/// The store could not do its work. Texts name the file and a remedy, never the content of a message.
+use sluicegate_engine::failure::Failure;
+
+use crate::place::Place;
+
+/// The store could not do its work. Texts name the place and a remedy, never the content of a message or a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// The data folder cannot be made or used.
@@ -17,100 +21,177 @@ pub enum StoreError {
         /// The system's words.
         cause: String,
     },
-    /// There is nothing to read.
-    #[error("no store at {}: no gateway has run with this data folder yet; check data_dir", .path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The system does not let us read or write the file.
+    /// Another gateway has the data folder.
     #[error(
-        "cannot {doing} in {}: {cause}; let this user read and write the file and its folder, and see that the disk is not mounted read-only",
+        "the data folder {} is in use by another gateway; stop that one, or give each its own data_dir (several gateways share a store of PostgreSQL)",
         .path.display()
     )]
-    NotPermitted {
-        /// The file.
+    InUse {
+        /// The folder.
         path: PathBuf,
-        /// What was being done.
-        doing: &'static str,
-        /// SQLite's words.
+    },
+    /// Not a URL of PostgreSQL.
+    #[error("the store's URL is not usable: {cause}; write postgres://user:password@host:5432/database")]
+    Url {
+        /// What is wrong with it, without its content.
         cause: String,
     },
-    /// Another process kept the file locked for longer than the busy timeout.
+    /// There is nothing to read.
+    #[error("no store at {place}: no gateway has run with {} yet; check {}", .place.whole(), .place.setting())]
+    Missing {
+        /// Where.
+        place: Place,
+    },
+    /// The system does not let us read or write the file, the server not this user.
+    #[error("cannot {doing} in {place}: {cause}; {}", .place.permission_remedy())]
+    NotPermitted {
+        /// Where.
+        place: Place,
+        /// What was being done.
+        doing: &'static str,
+        /// The database's words.
+        cause: String,
+    },
+    /// Another process kept the database locked for longer than we wait.
     #[error(
-        "cannot {doing} in {}: another process has kept it locked for {waited:?}; find it (`fuser {}`) and let it finish",
-        .path.display(), .path.display()
+        "cannot {doing} in {place}: another process has kept it locked for {waited:?}; find it ({}) and let it finish",
+        .place.lock_remedy()
     )]
     Locked {
-        /// The file.
-        path: PathBuf,
+        /// Where.
+        place: Place,
         /// What was being done.
         doing: &'static str,
         /// How long we waited.
         waited: Duration,
     },
-    /// The file is not an SQLite database, or is one no more.
-    #[error(
-        "cannot {doing} in {}: the file is damaged ({cause}); stop the gateway, move the file away (`sqlite3 FILE .recover` may save its records) and start again",
-        .path.display()
-    )]
+    /// Not a database, or one no more, or a stored value that makes no sense.
+    #[error("cannot {doing} in {place}: {} ({cause}); {}", .place.damage(), .place.damage_remedy())]
     Damaged {
-        /// The file.
-        path: PathBuf,
+        /// Where.
+        place: Place,
         /// What was being done.
         doing: &'static str,
-        /// SQLite's words, or which stored value makes no sense.
+        /// The database's words, or which stored value makes no sense.
         cause: String,
     },
-    /// The file is an SQLite database of another program.
-    #[error("{} is not a store of Sluicegate but another program's database; set data_dir to another folder", .path.display())]
+    /// The database is another program's.
+    #[error("{place} is not a store of Sluicegate but another program's database; set {}", .place.other())]
     Foreign {
-        /// The file.
-        path: PathBuf,
+        /// Where.
+        place: Place,
     },
-    /// A newer gateway has written the file.
+    /// A newer gateway has written the store.
     #[error(
-        "{} has schema version {found}, this program knows versions up to {known}; use the newer gateway that wrote it",
-        .path.display()
+        "{place} has schema version {found}, this program knows versions up to {known}; use the newer gateway that wrote it"
     )]
     Newer {
-        /// The file.
-        path: PathBuf,
+        /// Where.
+        place: Place,
         /// Its version.
         found: i64,
         /// The newest known one.
         known: i64,
     },
-    /// An older gateway has written the file, and reading alone may not bring it up to date.
+    /// An older gateway has written the store, and a command may not bring it up to date.
     #[error(
-        "{} has schema version {found}, this program reads version {known}; start this version's gateway on it once",
-        .path.display()
+        "{place} has schema version {found}, this program reads version {known}; start this version's gateway on it once"
     )]
     Older {
-        /// The file.
-        path: PathBuf,
+        /// Where.
+        place: Place,
         /// Its version.
         found: i64,
         /// The one that is read.
         known: i64,
     },
+    /// The database keeps text in another encoding than UTF-8.
+    #[error("{place} keeps text as {found}; create the database with ENCODING 'UTF8'")]
+    Encoding {
+        /// Where.
+        place: Place,
+        /// The server's name of the encoding.
+        found: String,
+    },
     /// No room.
-    #[error("cannot {doing} in {}: the disk is full; free some room", .path.display())]
+    #[error("cannot {doing} in {place}: the disk is full; free some room")]
     Full {
-        /// The file.
-        path: PathBuf,
+        /// Where.
+        place: Place,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// No connection to the server, or it was lost, or the server does not answer.
+    #[error("cannot {doing} in {place}: {cause}; see that PostgreSQL runs and can be reached from here")]
+    Unreachable {
+        /// Where.
+        place: Place,
+        /// What was being done.
+        doing: &'static str,
+        /// The system's words.
+        cause: String,
+    },
+    /// The server refuses this user.
+    #[error(
+        "{place} refuses this user: {cause}; check user, password and database of the store's URL and the server's pg_hba.conf"
+    )]
+    Credentials {
+        /// Where.
+        place: Place,
+        /// The server's words.
+        cause: String,
+    },
+    /// The server has as many connections as it takes.
+    #[error(
+        "cannot {doing} in {place}: the server has no connection left; raise its max_connections (a gateway takes up to 6)"
+    )]
+    Connections {
+        /// Where.
+        place: Place,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The server only reads.
+    #[error(
+        "cannot {doing} in {place}: the server is read-only (a standby?); name the primary server in the store's URL"
+    )]
+    ReadOnly {
+        /// Where.
+        place: Place,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// Other gateways changed the same rows at the same time, again and again.
+    #[error("cannot {doing} in {place}: other gateways change the same at the same time; try again")]
+    Conflict {
+        /// Where.
+        place: Place,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// All connections for questions are busy.
+    #[error("cannot {doing} in {place}: too many questions are being answered; try again, or ask fewer at a time")]
+    Busy {
+        /// Where.
+        place: Place,
         /// What was being done.
         doing: &'static str,
     },
     /// Anything else of the database.
-    #[error("cannot {doing} in {}: {cause}; see the system's log for failures of the disk, then try again", .path.display())]
+    #[error("cannot {doing} in {place}: {cause}; {}", .place.remedy())]
     Database {
-        /// The file.
-        path: PathBuf,
+        /// Where.
+        place: Place,
         /// What was being done.
         doing: &'static str,
-        /// SQLite's words.
+        /// The database's words.
         cause: String,
+    },
+    /// The store has been closed, or its writer has failed.
+    #[error("cannot {doing}: the store is closed; restart the gateway")]
+    Closed {
+        /// What was being done.
+        doing: &'static str,
     },
     /// No dead letter has that id.
     #[error("no dead letter has an id that starts with `{id}`; `sluicegate dlq list` shows those there are")]
@@ -136,54 +217,118 @@ pub enum StoreError {
     },
 }
 
-/// The database and what was being done with it: what every error text needs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Doing<'a> {
-    pub path: &'a Path,
-    pub doing: &'static str,
-    pub busy_timeout: Duration,
-}
-
-impl Doing<'_> {
-    /// Sorts an error of the driver by what to do about it.
-    pub fn failed(&self, error: &sqlx::Error) -> StoreError {
-        let (path, doing) = (self.path.to_owned(), self.doing);
-        let (code, cause) = match error {
-            sqlx::Error::Database(database) => {
-                (primary_code(database.code().as_deref()), database.message().to_owned())
-            }
-            other => (None, other.to_string()),
-        };
-        // Primary result codes: https://www.sqlite.org/rescode.html
-        match code {
-            Some(3 | 8 | 14 | 23) => StoreError::NotPermitted { path, doing, cause },
-            Some(5 | 6) => StoreError::Locked { path, doing, waited: self.busy_timeout },
-            Some(11 | 26) => StoreError::Damaged { path, doing, cause },
-            Some(13) => StoreError::Full { path, doing },
-            Some(_) | None => StoreError::Database { path, doing, cause },
+impl StoreError {
+    /// Whether the same may succeed later, by itself or once somebody has seen to the store; not so for what is wrong
+    /// with the question.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Folder { .. }
+            | Self::InUse { .. }
+            | Self::NotPermitted { .. }
+            | Self::Locked { .. }
+            | Self::Damaged { .. }
+            | Self::Full { .. }
+            | Self::Unreachable { .. }
+            | Self::Credentials { .. }
+            | Self::Connections { .. }
+            | Self::ReadOnly { .. }
+            | Self::Conflict { .. }
+            | Self::Busy { .. }
+            | Self::Database { .. }
+            | Self::Closed { .. } => true,
+            Self::Url { .. }
+            | Self::Missing { .. }
+            | Self::Foreign { .. }
+            | Self::Newer { .. }
+            | Self::Older { .. }
+            | Self::Encoding { .. }
+            | Self::NotFound { .. }
+            | Self::Ambiguous { .. }
+            | Self::PageToken { .. } => false,
         }
     }
 
-    /// A stored value makes no sense.
-    pub fn damaged(&self, cause: impl Into<String>) -> StoreError {
-        StoreError::Damaged { path: self.path.to_owned(), doing: self.doing, cause: cause.into() }
+    /// Whether it is the connection or the whole database that fails, and not what was asked of it: nothing else asked
+    /// now would fare better, and finding out may take as long again.
+    pub(crate) fn concerns_everyone(&self) -> bool {
+        matches!(
+            self,
+            Self::Locked { .. }
+                | Self::Unreachable { .. }
+                | Self::Credentials { .. }
+                | Self::Connections { .. }
+                | Self::ReadOnly { .. }
+                | Self::Conflict { .. }
+                | Self::Closed { .. }
+        )
     }
 }
 
-/// SQLite's result code without the extension in its upper bytes.
-fn primary_code(extended: Option<&str>) -> Option<i32> {
-    extended.and_then(|code| code.parse::<i32>().ok()).map(|code| code & 0xff)
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        if error.is_transient() { Self::transient(error.to_string()) } else { Self::permanent(error.to_string()) }
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The words that differ between a file and a server.
+impl Place {
+    fn whole(&self) -> &'static str {
+        match self {
+            Self::File(_) => "this data folder",
+            Self::Server(_) => "this database",
+        }
+    }
 
-    #[test]
-    fn extended_codes_are_sorted_by_their_primary_code() {
-        assert_eq!(primary_code(Some("517")), Some(5), "SQLITE_BUSY_SNAPSHOT");
-        assert_eq!(primary_code(Some("1032")), Some(8), "SQLITE_READONLY_DBMOVED");
-        assert_eq!(primary_code(Some("x")), None);
-        assert_eq!(primary_code(None), None);
+    fn setting(&self) -> &'static str {
+        match self {
+            Self::File(_) => "data_dir",
+            Self::Server(_) => "the store's URL",
+        }
+    }
+
+    fn other(&self) -> &'static str {
+        match self {
+            Self::File(_) => "data_dir to another folder",
+            Self::Server(_) => "the store's URL to another database",
+        }
+    }
+
+    fn permission_remedy(&self) -> &'static str {
+        match self {
+            Self::File(_) => {
+                "let this user read and write the file and its folder, and see that the disk is not mounted read-only"
+            }
+            Self::Server(_) => "let this user own the database's schema (`ALTER SCHEMA public OWNER TO …`)",
+        }
+    }
+
+    fn lock_remedy(&self) -> String {
+        match self {
+            Self::File(path) => format!("`fuser {}`", path.display()),
+            Self::Server(_) => "in pg_stat_activity".to_owned(),
+        }
+    }
+
+    fn damage(&self) -> &'static str {
+        match self {
+            Self::File(_) => "the file is damaged",
+            Self::Server(_) => "the database is damaged",
+        }
+    }
+
+    fn damage_remedy(&self) -> &'static str {
+        match self {
+            Self::File(_) => {
+                "stop the gateway, move the file away (`sqlite3 FILE .recover` may save its records) and start again"
+            }
+            Self::Server(_) => "restore it from a backup, and let nothing but gateways write to it",
+        }
+    }
+
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::File(_) => "see the system's log for failures of the disk, then try again",
+            Self::Server(_) => "see the server's log, then try again",
+        }
     }
 }

@@ -1,51 +1,83 @@
-//! The one task that writes. Records that arrive while a transaction is being synced to the disk wait together for the
-//! next one: many concurrent records cost one fsync (group commit), a lone record waits for nobody.
+//! The one who writes. Changes that arrive while a transaction is being synced to the disk wait together for the next
+//! one: many concurrent changes cost one fsync (group commit), a lone change waits for nobody.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use sluicegate_engine::failure::Failure;
-use sqlx::Connection;
-use sqlx::sqlite::SqliteConnection;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
-use crate::database::Database;
-use crate::dead_letter::StoredLetter;
+use crate::change::{Change, Pending, Queued, Transaction};
+use crate::database::{Backend, CHANNEL, Connection, Database, Value};
 use crate::error::StoreError;
+use crate::leases::{self, Owner};
+use crate::signals::Signals;
 
-/// Records that may wait to be written; further callers wait for room.
-pub(crate) const MAX_QUEUED_RECORDS: usize = 1_024;
-/// Most records of one transaction.
-const MAX_BATCH_RECORDS: usize = 256;
+/// Changes that may wait; further callers wait for room.
+const MAX_QUEUED_CHANGES: usize = 1_024;
+/// Bytes that may wait; a larger change waits until it is alone.
+const MAX_QUEUED_BYTES: usize = 64 << 20;
+/// Most changes of one transaction.
+const MAX_BATCH_CHANGES: usize = 256;
 /// A transaction is committed once it has this much, whatever waits.
 const MAX_BATCH_BYTES: usize = 16 << 20;
+/// How often a transaction that conflicts with another gateway's is tried.
+const MAX_CONFLICTS: u32 = 8;
+/// After the first connection that failed, then twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// A record to write and whom to tell.
-pub(crate) struct Pending {
-    pub letter: StoredLetter,
-    pub answer: oneshot::Sender<Result<(), Failure>>,
+/// Where changes are handed in.
+#[derive(Debug, Clone)]
+pub(crate) struct Queue {
+    changes: mpsc::Sender<Box<dyn Pending>>,
+    room: Arc<Semaphore>,
+}
+
+impl Queue {
+    /// Waits for room, then for its end.
+    pub async fn change<C: Change>(&self, change: C) -> Result<C::Output, StoreError> {
+        let doing = change.doing();
+        let closed = || StoreError::Closed { doing };
+        let bytes = change.size_bytes().clamp(1, MAX_QUEUED_BYTES);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room).acquire_many_owned(permits).await.map_err(|_| closed())?;
+        let (answer, answered) = oneshot::channel();
+        let queued = Queued { change, output: None, answer, room };
+        self.changes.send(Box::new(queued)).await.map_err(|_| closed())?;
+        answered.await.map_err(|_| closed())?
+    }
 }
 
 pub(crate) struct Writer {
     database: Database,
     /// `None` after a failure: the next transaction begins on a new connection, so that nothing of a broken one remains.
-    connection: Option<SqliteConnection>,
-    queue: mpsc::Receiver<Pending>,
+    connection: Option<Connection>,
+    queue: mpsc::Receiver<Box<dyn Pending>>,
     stop: Arc<Notify>,
+    signals: Arc<Signals>,
+    owner: Arc<Mutex<Owner>>,
+    backoff: Backoff,
 }
 
 impl Writer {
     pub fn new(
         database: Database,
-        connection: SqliteConnection,
-        queue: mpsc::Receiver<Pending>,
+        connection: Connection,
+        owner: Arc<Mutex<Owner>>,
+        signals: Arc<Signals>,
         stop: Arc<Notify>,
-    ) -> Self {
-        Self { database, connection: Some(connection), queue, stop }
+    ) -> (Self, Queue) {
+        let (changes, queue) = mpsc::channel(MAX_QUEUED_CHANGES);
+        let connection = Some(connection);
+        let writer = Self { database, connection, queue, stop, signals, owner, backoff: Backoff::default() };
+        (writer, Queue { changes, room: Arc::new(Semaphore::new(MAX_QUEUED_BYTES)) })
     }
 
     /// Writes until it is told to stop and the queue is empty, or until nobody can send any more.
     pub async fn run(mut self) {
-        let mut waiting = Vec::with_capacity(MAX_BATCH_RECORDS);
+        let mut waiting = Vec::with_capacity(MAX_BATCH_CHANGES);
         loop {
             tokio::select! {
                 // Not again after the first time: from then on the closed queue ends the loop.
@@ -53,14 +85,14 @@ impl Writer {
                     self.queue.close();
                     continue;
                 }
-                received = self.queue.recv_many(&mut waiting, MAX_BATCH_RECORDS) => {
+                received = self.queue.recv_many(&mut waiting, MAX_BATCH_CHANGES) => {
                     if received == 0 {
                         break;
                     }
                 }
             }
             while !waiting.is_empty() {
-                let rest = waiting.split_off(batch_length(&waiting));
+                let rest = waiting.split_off(batch_length(waiting.iter().map(|change| change.size_bytes())));
                 let batch = std::mem::replace(&mut waiting, rest);
                 self.write(batch).await;
             }
@@ -68,209 +100,168 @@ impl Writer {
         if let Some(connection) = self.connection.take()
             && let Err(error) = connection.close().await
         {
-            tracing::warn!(store = %self.database.path.display(), %error, "the store was not closed cleanly; nothing is lost");
+            tracing::warn!(store = %self.database.place(), %error, "the store was not closed cleanly; nothing is lost");
         }
     }
 
-    /// Writes a batch and answers everyone in it.
-    async fn write(&mut self, batch: Vec<Pending>) {
-        let result = self.commit(&batch).await.map_err(|error| {
-            self.connection = None;
-            tracing::warn!(records = batch.len(), %error, "dead letters not written; their messages stay in flight");
-            Failure::transient(error.to_string())
-        });
-        for pending in batch {
-            if pending.answer.send(result.clone()).is_err() {
-                tracing::debug!("nobody waits for this record any more");
+    /// Writes a batch and answers everyone in it. When it fails for what one of them asked, each is tried alone.
+    async fn write(&mut self, mut batch: Vec<Box<dyn Pending>>) {
+        let error = match self.commit_again(&mut batch).await {
+            Ok(()) => return batch.into_iter().for_each(|change| change.answer(Ok(()))),
+            Err(error) => error,
+        };
+        if batch.len() == 1 || error.concerns_everyone() {
+            self.fail(batch, &error);
+        } else {
+            let mut alone = batch.into_iter();
+            while let Some(change) = alone.next() {
+                let mut change = [change];
+                match self.commit_again(&mut change).await {
+                    Ok(()) => change.into_iter().for_each(|change| change.answer(Ok(()))),
+                    Err(error) if error.concerns_everyone() => {
+                        self.fail(change.into_iter().chain(alone.by_ref()), &error);
+                    }
+                    Err(error) => self.fail(change, &error),
+                }
+            }
+        }
+        self.connection = None;
+    }
+
+    fn fail(&self, changes: impl IntoIterator<Item = Box<dyn Pending>>, error: &StoreError) {
+        let mut count = 0_usize;
+        for change in changes {
+            change.answer(Err(error.clone()));
+            count += 1;
+        }
+        tracing::warn!(store = %self.database.place(), changes = count, %error, "changes not written");
+    }
+
+    /// Commits, again after conflicts with other gateways.
+    async fn commit_again(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<(), StoreError> {
+        let mut conflicts = 0;
+        loop {
+            match self.commit(batch).await {
+                Err(StoreError::Conflict { .. }) if conflicts < MAX_CONFLICTS => conflicts += 1,
+                done => return done,
             }
         }
     }
 
-    /// All of the batch or none of it, on the disk when it returns.
-    async fn commit(&mut self, batch: &[Pending]) -> Result<(), StoreError> {
-        let mut connection = match self.connection.take() {
+    /// All of the batch or none of it, on the disk when it returns; then tells those who wait for its topics.
+    async fn commit(&mut self, batch: &mut [Box<dyn Pending>]) -> Result<(), StoreError> {
+        let mut connection = match self.connection.take().filter(|connection| !connection.is_broken()) {
             Some(connection) => connection,
-            None => self.database.connect_writing().await?,
+            None => self.connect().await?,
         };
-        let doing = self.database.doing("write dead letters");
-        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(|error| doing.failed(&error))?;
-        for pending in batch {
-            pending.letter.insert(&mut transaction).await.map_err(|error| doing.failed(&error))?;
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match transact(&mut connection, batch, &owner).await {
+            Ok(Committed::Yes(topics)) => {
+                self.connection = Some(connection);
+                for topic in topics {
+                    self.signals.bump(&topic);
+                }
+                Ok(())
+            }
+            Ok(Committed::OwnerIsGone) => {
+                connection.roll_back().await?;
+                let (place, doing) = (self.database.place().clone(), "renew this gateway's lease");
+                let renewed = leases::renew(&mut connection, &owner).await?;
+                tracing::warn!(
+                    store = %place, old = owner.as_str(), new = renewed.as_str(),
+                    "this gateway was paused for longer than its lease; what it had claimed is released"
+                );
+                *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = renewed;
+                self.connection = Some(connection);
+                Err(StoreError::Conflict { place, doing })
+            }
+            Err(error) => {
+                // Unless it can be rolled back, the connection is dropped, and with it the transaction.
+                if !connection.is_broken() && connection.roll_back().await.is_ok() {
+                    self.connection = Some(connection);
+                }
+                Err(error)
+            }
         }
-        transaction.commit().await.map_err(|error| doing.failed(&error))?;
-        self.connection = Some(connection);
-        Ok(())
+    }
+
+    async fn connect(&mut self) -> Result<Connection, StoreError> {
+        if self.database.backend() == Backend::Postgres {
+            self.backoff.wait().await;
+        }
+        let connected = self.database.connect_writing().await;
+        match &connected {
+            Ok(_) => self.backoff.succeeded(),
+            Err(_) => self.backoff.failed(),
+        }
+        connected
     }
 }
 
-/// How many of the first records make one transaction: at least one, however large.
-fn batch_length(waiting: &[Pending]) -> usize {
+enum Committed {
+    Yes(BTreeSet<String>),
+    /// Not committed: it claims in the name of a gateway that has been found dead.
+    OwnerIsGone,
+}
+
+async fn transact(
+    connection: &mut Connection,
+    batch: &mut [Box<dyn Pending>],
+    owner: &Owner,
+) -> Result<Committed, StoreError> {
+    let (mut topics, mut claims) = (BTreeSet::new(), false);
+    connection.set_doing(batch.first().map_or("write", |change| change.doing()));
+    connection.begin().await?;
+    for change in &mut *batch {
+        connection.set_doing(change.doing());
+        let mut transaction =
+            Transaction { connection: &mut *connection, topics: &mut topics, owner, claims: &mut claims };
+        change.apply(&mut transaction).await?;
+    }
+    if claims && !leases::is_alive(connection, owner).await? {
+        return Ok(Committed::OwnerIsGone);
+    }
+    if connection.backend() == Backend::Postgres {
+        for topic in &topics {
+            let arguments = [Value::from(CHANNEL), Value::from(topic)];
+            connection.query("SELECT pg_notify($1, $2)", &arguments).await?;
+        }
+    }
+    connection.commit().await?;
+    Ok(Committed::Yes(topics))
+}
+
+/// How many of the first changes make one transaction: at least one, however large.
+fn batch_length(sizes: impl Iterator<Item = usize>) -> usize {
     let mut bytes = 0_usize;
-    let fits = |pending: &&Pending| {
-        bytes = bytes.saturating_add(pending.letter.size_bytes());
+    let fits = |size: &usize| {
+        bytes = bytes.saturating_add(*size);
         bytes <= MAX_BATCH_BYTES
     };
-    waiting.iter().take_while(fits).count().max(1)
+    sizes.take_while(fits).count().max(1)
 }
 
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-    use std::time::Duration;
+/// When to connect again to a server that did not answer.
+#[derive(Debug, Default)]
+pub(crate) struct Backoff {
+    failures: u32,
+    not_before: Option<Instant>,
+}
 
-    use sluicegate_engine::dead_letter::{DeadLetter, DeadLetters};
-    use sluicegate_engine::failure::{FailureClass, FailureKind};
-    use sluicegate_engine::message::Message;
-
-    use super::*;
-    use crate::schema;
-    use crate::store::Store;
-
-    fn letter() -> Arc<DeadLetter> {
-        let message = Arc::new(Message::new("/orders", "order.created", vec![b'x'; 1_024]));
-        Arc::new(DeadLetter {
-            id: uuid::Uuid::now_v7().to_string(),
-            failed_at_ms: 1,
-            pipeline: "orders".into(),
-            config_version: "0123456789ab".into(),
-            at_failure: Arc::clone(&message),
-            original: message,
-            step: Some("filter jq".into()),
-            target: None,
-            class: FailureClass::Trap,
-            error: "trapped: unreachable".to_owned(),
-            schema_errors: Vec::new(),
-            plugin: Some("jq".to_owned()),
-            plugin_digest: Some("sha256:00".to_owned()),
-            backtrace: Vec::new(),
-            attempts: Vec::new(),
-            trace_id: None,
-            redrive_count: 0,
-        })
-    }
-
-    /// A store whose first connection has been told `pragma`; a later one has not.
-    async fn hampered(data_dir: &Path, pragma: &'static str) -> Store {
-        let database = Database::create(data_dir, Duration::from_millis(100)).await.expect("a place");
-        let mut connection = database.connect_writing().await.expect("a connection");
-        schema::migrate(&mut connection, &database).await.expect("a schema");
-        sqlx::raw_sql(pragma).execute(&mut connection).await.expect("a pragma");
-        Store::start(database, connection)
-    }
-
-    /// How many transactions the write-ahead log holds: its frames that end one carry the database's size in their
-    /// header (https://www.sqlite.org/fileformat2.html#walformat).
-    fn transactions_in_log(data_dir: &Path) -> usize {
-        let log = std::fs::read(data_dir.join("sluicegate.sqlite-wal")).expect("a log");
-        log[32..].chunks_exact(24 + 4_096).filter(|frame| frame[4..8] != [0; 4]).count()
-    }
-
-    async fn record_all(store: &Arc<Store>, records: usize) -> Vec<tokio::task::JoinHandle<Result<(), Failure>>> {
-        let record = |_| {
-            let store = Arc::clone(store);
-            tokio::spawn(async move { store.record(&letter()).await })
-        };
-        let recording: Vec<_> = (0..records).map(record).collect();
-        // One turn for each of them to queue its record.
-        tokio::task::yield_now().await;
-        recording
-    }
-
-    #[tokio::test]
-    async fn every_commit_is_synced_to_the_disk() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let database = Database::create(folder.path(), Duration::from_secs(1)).await.expect("a place");
-        let mut connection = database.connect_writing().await.expect("a connection");
-        let synchronous: i64 =
-            sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.expect("a number");
-        let journal: String =
-            sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.expect("a name");
-        assert_eq!((synchronous, &*journal), (2, "wal"), "2 is FULL");
-    }
-
-    #[tokio::test]
-    async fn records_that_wait_share_a_transaction() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Arc::new(Store::open(folder.path()).await.expect("a store"));
-        store.record(&letter()).await.expect("recorded");
-        let before = transactions_in_log(folder.path());
-        for recorded in record_all(&store, 250).await {
-            recorded.await.expect("no panic").expect("recorded");
+impl Backoff {
+    pub async fn wait(&self) {
+        if let Some(not_before) = self.not_before {
+            tokio::time::sleep_until(not_before).await;
         }
-        let transactions = transactions_in_log(folder.path()) - before;
-        assert!((1..=3).contains(&transactions), "250 records in {transactions} transactions");
-        assert_eq!(store.reader().count(&Default::default()).await, Ok(251));
-        store.close().await;
     }
 
-    #[tokio::test]
-    async fn closing_writes_what_is_queued_and_answers_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Arc::new(Store::open(folder.path()).await.expect("a store"));
-        let recording = record_all(&store, 600).await;
-        store.close().await;
-        for recorded in recording {
-            recorded.await.expect("no panic").expect("recorded");
-        }
-        let refused = store.record(&letter()).await.expect_err("closed");
-        assert!(refused.text.contains("the store is closed"), "{refused}");
+    pub fn succeeded(&mut self) {
+        *self = Self::default();
     }
 
-    #[tokio::test]
-    async fn a_lock_held_too_long_fails_the_records_for_now() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Store::open_within(folder.path(), Duration::from_millis(100)).await.expect("a store");
-        let other = Database::find(folder.path(), Duration::from_secs(1)).await.expect("a place");
-        let mut other = other.connect_writing().await.expect("a connection");
-        let lock = other.begin_with("BEGIN IMMEDIATE").await.expect("a lock");
-        let locked = store.record(&letter()).await.expect_err("locked");
-        assert_eq!(locked.kind, FailureKind::Transient { retry_after: None });
-        assert!(locked.text.contains("another process has kept it locked for 100ms"), "{locked}");
-        lock.rollback().await.expect("unlocked");
-        store.record(&letter()).await.expect("recorded once the lock is gone");
-        store.close().await;
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_fails_everyone_in_the_batch_and_writes_none_of_it() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = Arc::new(hampered(folder.path(), "PRAGMA max_page_count = 40").await);
-        let recording = record_all(&store, 250).await;
-        let mut refused = 0;
-        for recorded in recording {
-            if let Err(failure) = recorded.await.expect("no panic") {
-                assert_eq!(failure.kind, FailureKind::Transient { retry_after: None });
-                assert!(failure.text.contains("the disk is full; free some room"), "{failure}");
-                refused += 1;
-            }
-        }
-        assert!(refused > 0, "40 pages of 4 KiB cannot hold 250 records of 1 KiB");
-        assert_eq!(store.reader().count(&Default::default()).await, Ok(250 - refused));
-        store.record(&letter()).await.expect("recorded once there is room");
-        store.close().await;
-    }
-
-    #[tokio::test]
-    async fn a_file_that_has_become_read_only_is_named() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let store = hampered(folder.path(), "PRAGMA query_only = ON").await;
-        let refused = store.record(&letter()).await.expect_err("read-only");
-        assert!(refused.text.contains("let this user read and write the file"), "{refused}");
-        assert!(refused.text.contains("sluicegate.sqlite"), "{refused}");
-        store.close().await;
-    }
-
-    #[test]
-    fn a_transaction_takes_at_least_one_record_and_not_many_bytes() {
-        let pending = |bytes: usize| {
-            let mut large = (*letter()).clone();
-            large.original = Arc::new(Message::new("/s", "k", vec![0_u8; bytes]));
-            large.at_failure = Arc::clone(&large.original);
-            let letter = StoredLetter::new(&Arc::new(large)).expect("converted");
-            Pending { letter, answer: oneshot::channel().0 }
-        };
-        assert_eq!(batch_length(&[pending(MAX_BATCH_BYTES + 1), pending(1)]), 1);
-        assert_eq!(batch_length(&[pending(1), pending(MAX_BATCH_BYTES), pending(1)]), 1);
-        assert_eq!(batch_length(&[pending(1), pending(1), pending(1)]), 3);
+    pub fn failed(&mut self) {
+        let pause = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(Instant::now() + pause);
     }
 }

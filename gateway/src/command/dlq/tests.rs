@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sluicegate_engine::dead_letter::{Attempt, DeadLetter, DeadLetters};
 use sluicegate_engine::failure::SchemaError;
 use sluicegate_engine::message::{Body, Message};
-use sluicegate_store::Store;
+use sluicegate_store::{Location, Store};
 
 use super::*;
 
@@ -89,7 +89,7 @@ fn violating() -> DeadLetter {
 
 /// The store stays open: every test reads beside a writer.
 async fn filled(data_dir: &Path) -> Store {
-    let store = Store::open(data_dir).await.expect("a store");
+    let store = Store::open(&Location::embedded(data_dir)).await.expect("a store");
     for letter in [trapped(), violating()] {
         store.record(&Arc::new(letter)).await.expect("recorded");
     }
@@ -142,7 +142,7 @@ async fn the_list_is_json_lines_that_obey_the_filter() {
 #[tokio::test]
 async fn a_long_list_goes_on_past_one_page() {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Arc::new(Store::open(folder.path()).await.expect("a store"));
+    let store = Arc::new(Store::open(&Location::embedded(folder.path())).await.expect("a store"));
     let mut recording = tokio::task::JoinSet::new();
     for index in 0..1_500 {
         let store = Arc::clone(&store);
@@ -242,7 +242,7 @@ async fn show_as_json_leaves_nothing_out() {
 #[tokio::test]
 async fn a_large_body_is_cut_and_says_so() {
     let folder = tempfile::tempdir().expect("a folder");
-    let store = Store::open(folder.path()).await.expect("a store");
+    let store = Store::open(&Location::embedded(folder.path())).await.expect("a store");
     let mut letter = violating();
     letter.original = Arc::new(Message::new("/s", "k", "ä".repeat(20_000)));
     letter.at_failure = Arc::clone(&letter.original);

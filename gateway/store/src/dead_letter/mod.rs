@@ -1,11 +1,10 @@
 //! Dead letters as they are kept and asked for.
 
 mod read;
+mod record;
 mod stored;
 
 use sluicegate_engine::failure::FailureClass;
-
-pub(crate) use stored::StoredLetter;
 
 /// Most dead letters on one page.
 pub const MAX_PAGE_LETTERS: usize = 1_000;

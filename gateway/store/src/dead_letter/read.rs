@@ -1,18 +1,15 @@
 //! Questions about dead letters.
 
+use async_trait::async_trait;
 use sluicegate_engine::dead_letter::DeadLetter;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::{Filter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, Summary, stored};
-use crate::error::{Doing, StoreError};
-use crate::reader::Reader;
+use crate::database::{Connection, Row, Value};
+use crate::error::StoreError;
+use crate::reader::{Question, Reader};
 
 /// How many candidates an ambiguous id is answered with.
 const MAX_CANDIDATES: usize = 5;
-
-const SUMMARY_COLUMNS: &str = "id, failed_at_ms, pipeline, step, target, class, plugin, attempt_count, redrive_count, \
-    message_id, message_kind, body_bytes, trace_id";
 
 impl Reader {
     /// One page of the dead letters that match, newest first. `limit` is cut to 1 through [`MAX_PAGE_LETTERS`]; `after`
@@ -21,26 +18,8 @@ impl Reader {
     /// # Errors
     /// `PageToken` when `after` is not one, else what is wrong with the database. Cancel safe.
     pub async fn list(&self, filter: &Filter, limit: usize, after: Option<&str>) -> Result<Page, StoreError> {
-        let doing = self.doing("list the dead letters");
-        let limit = limit.clamp(1, MAX_PAGE_LETTERS);
         let after = after.map(Position::parse).transpose()?;
-
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
-        query.push(SUMMARY_COLUMNS).push(", substr(error, 1, ").push(MAX_SUMMARY_ERROR_CHARS);
-        query.push(") AS error FROM dead_letters WHERE 1");
-        restrict(&mut query, filter);
-        if let Some(position) = after {
-            query.push(" AND (failed_at_ms, id) < (").push_bind(position.failed_at_ms);
-            query.push(", ").push_bind(position.id).push(")");
-        }
-        // One more than wanted tells whether there is a next page.
-        query.push(" ORDER BY failed_at_ms DESC, id DESC LIMIT ").push(limit + 1);
-
-        let rows = query.build().fetch_all(self.pool()).await.map_err(|error| doing.failed(&error))?;
-        let letters: Vec<Summary> =
-            rows.iter().take(limit).map(|row| summary(row, &doing)).collect::<Result<_, _>>()?;
-        let next = letters.last().filter(|_| rows.len() > limit).map(Position::token);
-        Ok(Page { letters, next })
+        self.ask(List { filter: filter.clone(), limit: limit.clamp(1, MAX_PAGE_LETTERS), after }).await
     }
 
     /// How many dead letters match.
@@ -48,12 +27,7 @@ impl Reader {
     /// # Errors
     /// What is wrong with the database. Cancel safe.
     pub async fn count(&self, filter: &Filter) -> Result<u64, StoreError> {
-        let doing = self.doing("count the dead letters");
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT count(*) FROM dead_letters WHERE 1");
-        restrict(&mut query, filter);
-        let count: i64 =
-            query.build_query_scalar().fetch_one(self.pool()).await.map_err(|error| doing.failed(&error))?;
-        Ok(count.cast_unsigned())
+        self.ask(Count(filter.clone())).await
     }
 
     /// The whole record of the dead letter with this id, or with the only id that begins so.
@@ -61,32 +35,93 @@ impl Reader {
     /// # Errors
     /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
     pub async fn show(&self, id: &str) -> Result<DeadLetter, StoreError> {
-        let doing = self.doing("read a dead letter");
-        let mut ids: Vec<String> =
-            sqlx::query_scalar("SELECT id FROM dead_letters WHERE id >= ? AND id < ? ORDER BY id LIMIT ?")
-                .bind(id)
-                .bind(format!("{id}{}", char::MAX))
-                .bind(MAX_CANDIDATES as i64 + 1)
-                .fetch_all(self.pool())
-                .await
-                .map_err(|error| doing.failed(&error))?;
+        self.ask(Show(id.to_owned())).await
+    }
+}
+
+struct List {
+    filter: Filter,
+    limit: usize,
+    after: Option<Position>,
+}
+
+#[async_trait]
+impl Question for List {
+    type Output = Page;
+
+    fn doing(&self) -> &'static str {
+        "list the dead letters"
+    }
+
+    async fn ask(&self, connection: &mut Connection) -> Result<Page, StoreError> {
+        let mut conditions = Conditions::of(&self.filter);
+        if let Some(position) = &self.after {
+            let failed_at_ms = conditions.value(position.failed_at_ms);
+            let id = conditions.value(position.id.as_str());
+            conditions.and(&format!("(failed_at_ms, id) < ({failed_at_ms}, {id})"));
+        }
+        // One more than wanted tells whether there is a next page.
+        let limit = conditions.value((self.limit + 1) as u64);
+        let sql = format!(
+            "SELECT {SUMMARY_COLUMNS}, substr(error, 1, {MAX_SUMMARY_ERROR_CHARS}) FROM dead_letters WHERE {} \
+             ORDER BY failed_at_ms DESC, id DESC LIMIT {limit}",
+            conditions.sql
+        );
+        let rows = connection.query(&sql, &conditions.values).await?;
+        let letters: Vec<Summary> = rows.iter().take(self.limit).map(summary).collect::<Result<_, _>>()?;
+        let next = letters.last().filter(|_| rows.len() > self.limit).map(Position::token);
+        Ok(Page { letters, next })
+    }
+}
+
+struct Count(Filter);
+
+#[async_trait]
+impl Question for Count {
+    type Output = u64;
+
+    fn doing(&self) -> &'static str {
+        "count the dead letters"
+    }
+
+    async fn ask(&self, connection: &mut Connection) -> Result<u64, StoreError> {
+        let conditions = Conditions::of(&self.0);
+        let sql = format!("SELECT count(*) FROM dead_letters WHERE {}", conditions.sql);
+        connection.query_first(&sql, &conditions.values).await?.map_or(Ok(0), |row| row.unsigned(0))
+    }
+}
+
+struct Show(String);
+
+#[async_trait]
+impl Question for Show {
+    type Output = DeadLetter;
+
+    fn doing(&self) -> &'static str {
+        "read a dead letter"
+    }
+
+    async fn ask(&self, connection: &mut Connection) -> Result<DeadLetter, StoreError> {
+        let id = &self.0;
+        let beginning = [Value::from(id), format!("{id}{}", char::MAX).into(), (MAX_CANDIDATES as u64 + 1).into()];
+        let sql = "SELECT id FROM dead_letters WHERE id >= $1 AND id < $2 ORDER BY id LIMIT $3";
+        let rows = connection.query(sql, &beginning).await?;
+        let mut ids: Vec<String> = rows.iter().map(|row| row.text(0)).collect::<Result<_, _>>()?;
         // An id that is complete is the first of those that begin with it.
         if ids.first().is_some_and(|first| first == id) {
             ids.truncate(1);
         }
         match &ids[..] {
-            [] => Err(StoreError::NotFound { id: id.to_owned() }),
+            [] => Err(StoreError::NotFound { id: id.clone() }),
             [only] => {
-                let select = format!("SELECT {} FROM dead_letters WHERE id = ?", stored::ALL_COLUMNS);
-                let row =
-                    sqlx::query(sqlx::AssertSqlSafe(select)).bind(only.as_str()).fetch_optional(self.pool()).await;
-                match row.map_err(|error| doing.failed(&error))? {
-                    Some(row) => stored::decode(&row, &doing),
-                    None => Err(StoreError::NotFound { id: id.to_owned() }),
+                let sql = format!("SELECT {} FROM dead_letters WHERE id = $1", stored::ALL_COLUMNS);
+                match connection.query_first(&sql, &[only.into()]).await? {
+                    Some(row) => stored::decode(&row),
+                    None => Err(StoreError::NotFound { id: id.clone() }),
                 }
             }
             several => Err(StoreError::Ambiguous {
-                id: id.to_owned(),
+                id: id.clone(),
                 candidates: several.iter().take(MAX_CANDIDATES).cloned().collect(),
                 more: several.len() > MAX_CANDIDATES,
             }),
@@ -94,34 +129,51 @@ impl Reader {
     }
 }
 
-/// Adds the filter's conditions, each value bound.
-fn restrict(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
-    if let Some(pipeline) = &filter.pipeline {
-        query.push(" AND pipeline = ").push_bind(pipeline.as_str());
-    }
-    if let Some(class) = filter.class {
-        query.push(" AND class = ").push_bind(class.name());
-    }
-    if let Some(target) = &filter.target {
-        query.push(" AND target = ").push_bind(target.as_str());
-    }
-    if let Some(since_ms) = filter.since_ms {
-        query.push(" AND failed_at_ms >= ").push_bind(i64::try_from(since_ms).unwrap_or(i64::MAX));
-    }
-    if let Some(until_ms) = filter.until_ms {
-        query.push(" AND failed_at_ms < ").push_bind(i64::try_from(until_ms).unwrap_or(i64::MAX));
-    }
-    if let Some(text) = &filter.text {
-        query.push(" AND (");
-        for (index, column) in ["error", "message_id", "message_kind", "step", "plugin"].into_iter().enumerate() {
-            query.push(if index == 0 { "" } else { " OR " }).push(column);
-            query.push(" LIKE ").push_bind(like_pattern(text)).push(r" ESCAPE '\'");
+/// What follows WHERE, and its values.
+struct Conditions {
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl Conditions {
+    fn of(filter: &Filter) -> Self {
+        let mut conditions = Self { sql: "1 = 1".to_owned(), values: Vec::new() };
+        let Filter { pipeline, class, target, since_ms, until_ms, text } = filter;
+        conditions.compare("pipeline =", pipeline.as_deref());
+        conditions.compare("class =", class.map(|class| class.name()));
+        conditions.compare("target =", target.as_deref());
+        conditions.compare("failed_at_ms >=", *since_ms);
+        conditions.compare("failed_at_ms <", *until_ms);
+        if let Some(text) = text {
+            let pattern = conditions.value(like_pattern(text));
+            let columns = ["error", "message_id", "message_kind", "step", "plugin"];
+            let anywhere = columns.map(|column| format!(r"lower({column}) LIKE {pattern} ESCAPE '\'"));
+            conditions.and(&format!("({})", anywhere.join(" OR ")));
         }
-        query.push(")");
+        conditions
+    }
+
+    fn compare(&mut self, comparison: &str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            let value = self.value(value);
+            self.and(&format!("{comparison} {value}"));
+        }
+    }
+
+    fn and(&mut self, condition: &str) {
+        self.sql.push_str(" AND ");
+        self.sql.push_str(condition);
+    }
+
+    /// Binds a value and returns its `$n`.
+    fn value(&mut self, value: impl Into<Value>) -> String {
+        self.values.push(value.into());
+        format!("${}", self.values.len())
     }
 }
 
-/// A pattern that finds `text` literally, anywhere.
+/// A pattern that finds `text` literally, anywhere, in what `lower` makes of a column: both databases' `lower` changes
+/// ASCII letters alone (PostgreSQL's because the columns are COLLATE "C").
 fn like_pattern(text: &str) -> String {
     let mut pattern = String::with_capacity(text.len() + 2);
     pattern.push('%');
@@ -129,31 +181,32 @@ fn like_pattern(text: &str) -> String {
         if matches!(character, '%' | '_' | '\\') {
             pattern.push('\\');
         }
-        pattern.push(character);
+        pattern.push(character.to_ascii_lowercase());
     }
     pattern.push('%');
     pattern
 }
 
-fn summary(row: &SqliteRow, doing: &Doing<'_>) -> Result<Summary, StoreError> {
-    let failed = |error: sqlx::Error| doing.failed(&error);
-    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed);
-    let optional = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed);
+/// Those [`summary`] reads, before the error.
+const SUMMARY_COLUMNS: &str = "id, failed_at_ms, pipeline, step, target, class, plugin, attempt_count, redrive_count, \
+    message_id, message_kind, body_bytes, trace_id";
+
+fn summary(row: &Row) -> Result<Summary, StoreError> {
     Ok(Summary {
-        id: text("id")?,
-        failed_at_ms: row.try_get::<i64, _>("failed_at_ms").map_err(failed)?.cast_unsigned(),
-        pipeline: text("pipeline")?,
-        step: optional("step")?,
-        target: optional("target")?,
-        class: stored::class(&text("class")?, doing)?,
-        error: text("error")?,
-        plugin: optional("plugin")?,
-        attempts: row.try_get("attempt_count").map_err(failed)?,
-        redrive_count: row.try_get("redrive_count").map_err(failed)?,
-        message_id: text("message_id")?,
-        message_kind: text("message_kind")?,
-        body_bytes: row.try_get::<i64, _>("body_bytes").map_err(failed)?.cast_unsigned(),
-        trace_id: optional("trace_id")?,
+        id: row.text(0)?,
+        failed_at_ms: row.integer(1)?.cast_unsigned(),
+        pipeline: row.text(2)?,
+        step: row.optional_text(3)?,
+        target: row.optional_text(4)?,
+        class: stored::class(row, 5)?,
+        plugin: row.optional_text(6)?,
+        attempts: stored::small(row, 7)?,
+        redrive_count: stored::small(row, 8)?,
+        message_id: row.text(9)?,
+        message_kind: row.text(10)?,
+        body_bytes: row.unsigned(11)?,
+        trace_id: row.optional_text(12)?,
+        error: row.text(13)?,
     })
 }
 

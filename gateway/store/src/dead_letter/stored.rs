@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 use sluicegate_engine::dead_letter::{Attempt, DeadLetter};
 use sluicegate_engine::failure::{FailureClass, SchemaError};
 use sluicegate_engine::message::{Body, Headers, Message};
-use sqlx::Row;
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
-use crate::error::{Doing, StoreError};
+use crate::database::{Connection, Row};
+use crate::error::StoreError;
 
 /// A dead letter ready to be written. Bodies are still shared with the message.
 #[derive(Debug)]
@@ -28,7 +27,8 @@ pub(crate) struct StoredLetter {
 const INSERT: &str = "INSERT INTO dead_letters (id, failed_at_ms, pipeline, config_version, step, target, class, plugin, \
     plugin_digest, trace_id, redrive_count, attempt_count, message_id, message_kind, body_bytes, error, evidence, \
     original_head, failing_head, original_body, failing_body) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING";
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21) \
+    ON CONFLICT (id) DO NOTHING";
 
 impl StoredLetter {
     /// Converts all but the bodies.
@@ -56,33 +56,32 @@ impl StoredLetter {
     }
 
     /// Writes it, unless one of the same id is there already.
-    pub async fn insert(&self, connection: &mut SqliteConnection) -> Result<(), sqlx::Error> {
+    pub async fn insert(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let letter = &self.letter;
-        sqlx::query(INSERT)
-            .bind(letter.id.as_str())
-            .bind(letter.failed_at_ms.cast_signed())
-            .bind(&*letter.pipeline)
-            .bind(&*letter.config_version)
-            .bind(letter.step.as_deref())
-            .bind(letter.target.as_deref())
-            .bind(letter.class.name())
-            .bind(letter.plugin.as_deref())
-            .bind(letter.plugin_digest.as_deref())
-            .bind(letter.trace_id.as_deref())
-            .bind(letter.redrive_count)
-            .bind(u32::try_from(letter.attempts.len()).unwrap_or(u32::MAX))
-            .bind(letter.original.id.as_str())
-            .bind(letter.original.kind.as_str())
-            .bind((letter.original.body.len() as u64).cast_signed())
-            .bind(letter.error.as_str())
-            .bind(self.evidence.as_str())
-            .bind(self.original_head.as_str())
-            .bind(self.failing_head.as_deref())
-            .bind(&letter.original.body.bytes()[..])
-            .bind(self.failing_body.as_deref())
-            .execute(connection)
-            .await
-            .map(drop)
+        let arguments = [
+            letter.id.as_str().into(),
+            letter.failed_at_ms.cast_signed().into(),
+            Arc::clone(&letter.pipeline).into(),
+            Arc::clone(&letter.config_version).into(),
+            letter.step.clone().into(),
+            letter.target.clone().into(),
+            letter.class.name().into(),
+            letter.plugin.as_deref().into(),
+            letter.plugin_digest.as_deref().into(),
+            letter.trace_id.as_deref().into(),
+            letter.redrive_count.into(),
+            u32::try_from(letter.attempts.len()).unwrap_or(u32::MAX).into(),
+            letter.original.id.as_str().into(),
+            letter.original.kind.as_str().into(),
+            (letter.original.body.len() as u64).into(),
+            letter.error.as_str().into(),
+            self.evidence.as_str().into(),
+            self.original_head.as_str().into(),
+            self.failing_head.as_deref().into(),
+            letter.original.body.bytes().clone().into(),
+            self.failing_body.clone().into(),
+        ];
+        connection.execute(INSERT, &arguments).await.map(drop)
     }
 }
 
@@ -91,50 +90,52 @@ pub(super) const ALL_COLUMNS: &str = "id, failed_at_ms, pipeline, config_version
     plugin_digest, trace_id, redrive_count, evidence, original_head, failing_head, original_body, failing_body";
 
 /// The dead letter of a row of [`ALL_COLUMNS`].
-pub(super) fn decode(row: &SqliteRow, doing: &Doing<'_>) -> Result<DeadLetter, StoreError> {
-    let failed = |error: sqlx::Error| doing.failed(&error);
-    let text = |column: &str| row.try_get::<String, _>(column).map_err(failed);
-    let optional = |column: &str| row.try_get::<Option<String>, _>(column).map_err(failed);
-    let evidence: Evidence = from_json(&text("evidence")?, "evidence", doing)?;
-    let original_head: Head = from_json(&text("original_head")?, "original_head", doing)?;
-    let failing_head: Option<Head> =
-        optional("failing_head")?.map(|head| from_json(&head, "failing_head", doing)).transpose()?;
-    let original_body = Body::from(row.try_get::<Vec<u8>, _>("original_body").map_err(failed)?);
-    let failing_body = row.try_get::<Option<Vec<u8>>, _>("failing_body").map_err(failed)?.map(Body::from);
+pub(super) fn decode(row: &Row) -> Result<DeadLetter, StoreError> {
+    let evidence: Evidence = from_json(row, 12, "evidence")?;
+    let original_head: Head = from_json(row, 13, "original_head")?;
+    let failing_head: Option<Head> = row.optional_text(14)?.map(|_| from_json(row, 14, "failing_head")).transpose()?;
+    let original_body = Body::from(row.bytes(15)?);
+    let failing_body = row.optional_bytes(16)?.map(Body::from);
 
-    let original = Arc::new(original_head.into_message(original_body, doing)?);
+    let original = Arc::new(original_head.into_message(original_body, row)?);
     let at_failure = match (failing_head, failing_body) {
         (None, None) => Arc::clone(&original),
         (None, Some(body)) => Arc::new(Message { body, ..(*original).clone() }),
-        (Some(head), body) => Arc::new(head.into_message(body.unwrap_or_else(|| original.body.clone()), doing)?),
+        (Some(head), body) => Arc::new(head.into_message(body.unwrap_or_else(|| original.body.clone()), row)?),
     };
     Ok(DeadLetter {
-        id: text("id")?,
-        failed_at_ms: row.try_get::<i64, _>("failed_at_ms").map_err(failed)?.cast_unsigned(),
-        pipeline: text("pipeline")?.into(),
-        config_version: text("config_version")?.into(),
+        id: row.text(0)?,
+        failed_at_ms: row.integer(1)?.cast_unsigned(),
+        pipeline: row.text(2)?.into(),
+        config_version: row.text(3)?.into(),
         original,
         at_failure,
-        step: optional("step")?.map(Arc::from),
-        target: optional("target")?.map(Arc::from),
-        class: class(&text("class")?, doing)?,
-        error: text("error")?,
+        step: row.optional_text(4)?.map(Arc::from),
+        target: row.optional_text(5)?.map(Arc::from),
+        class: class(row, 6)?,
+        error: row.text(7)?,
         schema_errors: evidence.schema_errors.into_iter().map(SchemaError::from).collect(),
-        plugin: optional("plugin")?,
-        plugin_digest: optional("plugin_digest")?,
+        plugin: row.optional_text(8)?,
+        plugin_digest: row.optional_text(9)?,
         backtrace: evidence.backtrace,
         attempts: evidence.attempts.into_iter().map(Attempt::from).collect(),
-        trace_id: optional("trace_id")?,
-        redrive_count: row.try_get("redrive_count").map_err(failed)?,
+        trace_id: row.optional_text(10)?,
+        redrive_count: small(row, 11)?,
     })
 }
 
-pub(super) fn class(name: &str, doing: &Doing<'_>) -> Result<FailureClass, StoreError> {
-    FailureClass::from_name(name).ok_or_else(|| doing.damaged(format!("`{name}` is not a class of failures")))
+pub(super) fn class(row: &Row, column: usize) -> Result<FailureClass, StoreError> {
+    let name = row.text(column)?;
+    FailureClass::from_name(&name).ok_or_else(|| row.damaged(format!("`{name}` is not a class of failures")))
 }
 
-fn from_json<T: serde::de::DeserializeOwned>(text: &str, column: &str, doing: &Doing<'_>) -> Result<T, StoreError> {
-    serde_json::from_str(text).map_err(|error| doing.damaged(format!("column {column}: {error}")))
+pub(super) fn small(row: &Row, column: usize) -> Result<u32, StoreError> {
+    let number = row.integer(column)?;
+    u32::try_from(number).map_err(|_| row.damaged(format!("column {column} is {number}, not within 32 bits")))
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(row: &Row, column: usize, name: &str) -> Result<T, StoreError> {
+    serde_json::from_str(&row.text(column)?).map_err(|error| row.damaged(format!("column {name}: {error}")))
 }
 
 /// A message without its body.
@@ -179,8 +180,8 @@ impl From<&Message> for Head {
 }
 
 impl Head {
-    fn into_message(self, body: Body, doing: &Doing<'_>) -> Result<Message, StoreError> {
-        let bytes = |octets: Octets| octets.into_bytes().map_err(|cause| doing.damaged(cause));
+    fn into_message(self, body: Body, row: &Row) -> Result<Message, StoreError> {
+        let bytes = |octets: Octets| octets.into_bytes().map_err(|cause| row.damaged(cause));
         let mut headers = Headers::default();
         for (name, value) in self.headers {
             headers.append(name, bytes(value)?);

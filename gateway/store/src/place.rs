@@ -1,0 +1,82 @@
+//! Where a store is: a folder of one gateway's own, or a PostgreSQL that several share.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Where to keep things.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// SQLite in the gateway's data folder.
+    Embedded {
+        /// The folder; relative to the working folder if it is relative.
+        data_dir: PathBuf,
+    },
+    /// A PostgreSQL database, shared with other gateways.
+    Shared {
+        /// `postgres://user:password@host:port/database`, see [`DatabaseUrl`].
+        url: DatabaseUrl,
+    },
+}
+
+impl Location {
+    /// SQLite in this folder.
+    pub fn embedded(data_dir: impl Into<PathBuf>) -> Self {
+        Self::Embedded { data_dir: data_dir.into() }
+    }
+
+    /// The PostgreSQL database of this URL.
+    pub fn shared(url: impl Into<String>) -> Self {
+        Self::Shared { url: DatabaseUrl::new(url) }
+    }
+}
+
+/// A PostgreSQL URL, whose password is never shown.
+///
+/// As libpq's, with `sslmode` `disable` and `prefer` (the default: no TLS), and `require`, `verify-ca` and
+/// `verify-full`: TLS, the server's certificate and name checked, against the roots the web trusts or, with
+/// `sslrootcert=FILE`, against the certificates (PEM) of that file alone.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseUrl(Arc<str>);
+
+impl DatabaseUrl {
+    /// As written; it is looked at when the store is opened.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self(url.into().into())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(…)")
+    }
+}
+
+/// What error texts call the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// SQLite's file.
+    File(Arc<Path>),
+    /// `postgres://host:port/database`, without user and password.
+    Server(Arc<str>),
+}
+
+impl Place {
+    /// A file's.
+    pub fn file(path: impl AsRef<Path>) -> Self {
+        Self::File(path.as_ref().into())
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Server(name) => f.write_str(name),
+        }
+    }
+}
