@@ -25,14 +25,21 @@
 //! # }
 //! ```
 
+mod claiming;
 mod consumer;
 mod error;
 mod group;
 mod keeper;
 mod listing;
 mod message;
+mod publishing;
 mod queues;
+mod removal;
 mod settings;
+mod settling;
+mod sql;
+#[cfg(test)]
+mod tests;
 
 pub use consumer::{Claimed, Consumer, MAX_CLAIM_MESSAGES, Settle, Settlement};
 pub use error::QueueError;
