@@ -11,6 +11,7 @@ use sluicegate_connectors::registry::SourceConfig;
 use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
+use sluicegate_store::queue::Queues;
 use sluicegate_store::{Location, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -20,12 +21,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::config::{Config, PipelineConfig, ServerConfig};
+use crate::queues::{Keeping, StoreQueues};
 use crate::server::{self, Snapshot, View};
 use crate::workshop::Workshop;
 
 /// See the module.
 pub struct Gateway {
     workshop: Workshop,
+    /// Publishes what is scheduled and removes what is old.
+    keeping: Keeping,
     config: Config,
     running: Vec<Running>,
     /// Pipelines that were replaced or removed and still drain.
@@ -68,9 +72,13 @@ impl Gateway {
     /// The data folder, a plugin or the listening address cannot be used; nothing was started then.
     pub async fn start(config: Config, host: PluginHost, metrics: Option<PrometheusHandle>) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
-        let store =
-            Store::open(&Location::embedded(data_dir)).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
-        let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
+        let store = Store::open(&Location::embedded(data_dir))
+            .await
+            .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
+        let store = Arc::new(store);
+        let queues = Queues::new(Arc::clone(&store));
+        StoreQueues::new(&queues).declare_all(&config.queues).await?;
+        let workshop = Workshop { host, ingress: Ingress::default(), store, queues };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines).await?;
 
@@ -95,7 +103,9 @@ impl Gateway {
                 error!(%error, "the HTTP server ended");
             }
         });
-        let gateway = Self { workshop, config, running, retiring: JoinSet::new(), snapshot, server, stop_server };
+        let keeping = Keeping::start(&workshop.queues);
+        let gateway =
+            Self { workshop, keeping, config, running, retiring: JoinSet::new(), snapshot, server, stop_server };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
         Ok(gateway)
@@ -125,6 +135,9 @@ impl Gateway {
         };
         let (unchanged, changed): (Vec<_>, Vec<_>) = config.pipelines.iter().partition(is_running);
         let assemblies = self.workshop.build(&config, &changed).await?;
+        if config.queues != self.config.queues {
+            StoreQueues::new(&self.workshop.queues).declare_all(&config.queues).await?;
+        }
 
         let mut changes = Changes { unchanged: unchanged.len(), ..Changes::default() };
         let kept: HashSet<&str> = config.pipelines.iter().map(|pipeline| &*pipeline.name).collect();
@@ -192,6 +205,7 @@ impl Gateway {
         if let Err(error) = (&mut self.server).await {
             error!(%error, "the HTTP server's task failed");
         }
+        self.keeping.stop().await;
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");
         abandoned
@@ -265,7 +279,9 @@ impl Running {
     fn must_end_before_its_successor(&self) -> bool {
         let reads_alone = match self.config.source {
             SourceConfig::File(_) | SourceConfig::Stdio(_) | SourceConfig::Generate(_) => true,
-            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) => false,
+            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) | SourceConfig::Queue(_) => {
+                false
+            }
         };
         reads_alone || self.config.order != Order::None
     }
