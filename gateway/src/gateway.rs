@@ -12,6 +12,7 @@ use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
 use sluicegate_store::Store;
+use sluicegate_store::queue::Queues;
 use sluicegate_store::receipt::StoreReceipts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -22,6 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::api::Api;
 use crate::config::{Config, PipelineConfig, ServerConfig};
+use crate::queues::{Keeping, StoreQueues};
 use crate::server::{self, Snapshot, View};
 use crate::trace;
 use crate::workshop::{LoadedPlugins, Workshop};
@@ -29,6 +31,8 @@ use crate::workshop::{LoadedPlugins, Workshop};
 /// See the module.
 pub struct Gateway {
     workshop: Workshop,
+    /// Publishes what is scheduled and removes what is old.
+    keeping: Keeping,
     config: Config,
     /// Shows the configuration in force to the API.
     in_force: watch::Sender<Arc<Config>>,
@@ -83,7 +87,9 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let store = Arc::new(Store::open(&config.location()).await.context("cannot open the store")?);
         let receipts = Arc::new(StoreReceipts::start(Arc::clone(&store), trace::settings(&config.receipts)));
-        let workshop = Workshop { host, ingress: Ingress::default(), store, receipts };
+        let queues = Queues::new(Arc::clone(&store));
+        StoreQueues::new(&queues).declare_all(&config.queues).await?;
+        let workshop = Workshop { host, ingress: Ingress::default(), store, receipts, queues };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 
@@ -110,8 +116,18 @@ impl Gateway {
                 error!(%error, "the HTTP server ended");
             }
         });
-        let gateway =
-            Self { workshop, config, in_force, running, retiring: JoinSet::new(), snapshot, server, stop_server };
+        let keeping = Keeping::start(&workshop.queues);
+        let gateway = Self {
+            workshop,
+            keeping,
+            config,
+            in_force,
+            running,
+            retiring: JoinSet::new(),
+            snapshot,
+            server,
+            stop_server,
+        };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
         Ok(gateway)
@@ -144,6 +160,9 @@ impl Gateway {
         };
         let (unchanged, changed): (Vec<_>, Vec<_>) = config.pipelines.iter().partition(is_running);
         let assemblies = self.workshop.build(&config, &changed, plugins).await?;
+        if config.queues != self.config.queues {
+            StoreQueues::new(&self.workshop.queues).declare_all(&config.queues).await?;
+        }
 
         let mut changes = Changes { unchanged: unchanged.len(), ..Changes::default() };
         let kept: HashSet<&str> = config.pipelines.iter().map(|pipeline| &*pipeline.name).collect();
@@ -220,6 +239,7 @@ impl Gateway {
             );
         }
         self.workshop.receipts.close().await;
+        self.keeping.stop().await;
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");
         abandoned
@@ -293,7 +313,9 @@ impl Running {
     fn must_end_before_its_successor(&self) -> bool {
         let reads_alone = match self.config.source {
             SourceConfig::File(_) | SourceConfig::Stdio(_) | SourceConfig::Generate(_) => true,
-            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) => false,
+            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) | SourceConfig::Queue(_) => {
+                false
+            }
         };
         reads_alone || self.config.order != Order::None
     }

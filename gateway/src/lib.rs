@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 pub mod dead_letters;
 pub mod gateway;
+pub mod queues;
 pub mod server;
 pub mod spool;
 pub mod telemetry;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use sluicegate_connectors::http::Ingress;
+use sluicegate_connectors::queue::Access;
 use sluicegate_connectors::registry::BuildContext;
 use sluicegate_engine::dead_letter::DeadLetters;
 use sluicegate_engine::deduplication::Deduplication;
@@ -19,11 +20,13 @@ use sluicegate_store::Store;
 use sluicegate_store::deduplication::StoreDeduplication;
 use sluicegate_store::inbox::StoreInbox;
 use sluicegate_store::receipt::StoreReceipts;
+use sluicegate_store::queue::Queues;
 
 use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
 use crate::dead_letters::StoreAndBroker;
 use crate::spool::StoreSpool;
+use crate::queues::StoreQueues;
 use crate::validation::SchemaStep;
 
 /// Everything parts are made with.
@@ -36,6 +39,8 @@ pub struct Workshop {
     pub store: Arc<Store>,
     /// Keeps receipts.
     pub receipts: Arc<StoreReceipts>,
+    /// The store's queues.
+    pub queues: Queues,
 }
 
 impl Workshop {
@@ -66,6 +71,10 @@ impl Workshop {
             ingress: self.ingress.clone(),
             spool: Some(Arc::new(StoreSpool(Arc::clone(&self.store)))),
             ordered: pipeline.order != Order::None,
+            queues: Access {
+                backend: Some(Arc::new(StoreQueues::new(&self.queues))),
+                declared: Arc::clone(&config.queues),
+            },
         };
         let settings = TargetSettings {
             max_in_flight: share(pipeline.max_in_flight, pipeline.targets.len()),

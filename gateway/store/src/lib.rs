@@ -29,6 +29,7 @@ pub mod idempotency;
 pub mod inbox;
 mod leases;
 mod place;
+pub mod queue;
 mod reader;
 pub mod receipt;
 pub mod redrive;

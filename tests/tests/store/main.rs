@@ -9,3 +9,5 @@ mod faults;
 mod gateways;
 mod inbox;
 mod inbox_flow;
+mod queues;
+mod receipts;
