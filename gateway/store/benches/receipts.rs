@@ -43,13 +43,16 @@ fn assembly(receipts: Option<Arc<dyn Receipts>>) -> Assembly {
 }
 
 fn receipts(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
     let opened = runtime.block_on(Store::open(&Location::embedded(folder.path())));
     let store = Arc::new(opened.unwrap_or_else(|error| panic!("{error}")));
     let mut group = criterion.benchmark_group("receipts");
     group.throughput(Throughput::Elements(MESSAGES)).sample_size(20);
-    for (name, sample) in [("none", None), ("sample 0", Some(0.0)), ("sample 0.01", Some(0.01)), ("sample 1", Some(1.0))] {
+    for (name, sample) in
+        [("none", None), ("sample 0", Some(0.0)), ("sample 0.01", Some(0.01)), ("sample 1", Some(1.0))]
+    {
         let kept = sample.map(|sample| {
             let _inside = runtime.enter();
             Arc::new(StoreReceipts::start(Arc::clone(&store), ReceiptSettings { sample, keep: WEEK }))

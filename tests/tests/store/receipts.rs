@@ -94,7 +94,8 @@ async fn what_is_too_much_is_cut_in_the_middle() {
     both(async |store| {
         let receipts = start(store, WEEK * 10_000);
         let error = "ü".repeat(MAX_TEXT_CHARS + 1);
-        let failed = |attempt| Happening::Failed { place: "eu".into(), attempt, error: error.clone(), retry_after: None };
+        let failed =
+            |attempt| Happening::Failed { place: "eu".into(), attempt, error: error.clone(), retry_after: None };
         let events = (1..=300).map(|attempt| Event { at_ms: 1, what: failed(attempt) }).collect();
         receipts.record(receipt(&message("m"), 0, Settlement::Delivered, events));
         receipts.close().await;
@@ -181,7 +182,8 @@ async fn old_receipts_go_and_young_ones_stay() {
         for index in 0..2_500 {
             receipts.record(receipt(&message(&format!("old{index}")), index, Settlement::Delivered, Vec::new()));
         }
-        let young = Receipt { began_at_ms: now_ms(), ..receipt(&message("young"), 0, Settlement::Delivered, Vec::new()) };
+        let young =
+            Receipt { began_at_ms: now_ms(), ..receipt(&message("young"), 0, Settlement::Delivered, Vec::new()) };
         receipts.record(young);
         let only_young = async {
             loop {

@@ -55,7 +55,10 @@ async fn a_message_is_shown_with_all_that_happened_to_it() {
     let (status, trace) = served.get("/api/v1/messages/m-1").await;
     assert_eq!(status, 200, "{trace}");
     assert_eq!(trace["status"], "dead_lettered");
-    assert_eq!((&trace["correlationId"], &trace["key"], &trace["bodyBytes"]), (&json!("c-1"), &json!("customer/7"), &json!(12)));
+    assert_eq!(
+        (&trace["correlationId"], &trace["key"], &trace["bodyBytes"]),
+        (&json!("c-1"), &json!("customer/7"), &json!(12))
+    );
     let events = trace["events"].as_array().expect("events");
     let names: Vec<&Value> = events.iter().map(|event| &event["event"]).collect();
     assert_eq!(
@@ -77,7 +80,10 @@ async fn a_message_is_shown_with_all_that_happened_to_it() {
     assert!(!trace.to_string().contains("secret"), "nothing of the body: {trace}");
 
     let (_, waiting) = served.get("/api/v1/messages/m-2").await;
-    assert_eq!(waiting["waiting"], json!([{ "pipeline": "orders", "target": "eu", "until": null, "why": "target `eu` is not connected" }]));
+    assert_eq!(
+        waiting["waiting"],
+        json!([{ "pipeline": "orders", "target": "eu", "until": null, "why": "target `eu` is not connected" }])
+    );
     let (status, slash) = served.get("/api/v1/messages/m%2F3").await;
     assert_eq!((status, &slash["events"][1]["reason"]["code"]), (200, &json!("unknown")));
 }

@@ -66,10 +66,7 @@ impl Running {
                 let in_flight = plan.in_flight.to_string();
                 command.args(["bench", "bare-loop", name, &names.source, &names.target, &in_flight]);
             }
-            Side::Gateway
-            | Side::GatewayWithoutSteps
-            | Side::GatewayWithoutReceipts
-            | Side::GatewayWithReceipts => {
+            Side::Gateway | Side::GatewayWithoutSteps | Side::GatewayWithoutReceipts | Side::GatewayWithReceipts => {
                 let file = folder.path().join("sluicegate.yaml");
                 std::fs::write(&file, gateway::configuration(system, names, side, plan))?;
                 command.arg("run").arg(file);

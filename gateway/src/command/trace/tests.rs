@@ -56,7 +56,8 @@ Dead letters, kept until they are redriven or deleted
 ";
     assert_eq!(text, expected);
     let waiting = answer(folder.path(), "m-2").await.expect("an answer");
-    let line = "  waits at target `eu` until its target takes messages or its turn comes: target `eu` is not connected\n";
+    let line =
+        "  waits at target `eu` until its target takes messages or its turn comes: target `eu` is not connected\n";
     assert!(waiting.contains("  status          parked\n") && waiting.contains(line), "{waiting}");
     store.close().await;
     let dropped = answer(folder.path(), "m/3").await.expect("an answer after the gateway has stopped");
