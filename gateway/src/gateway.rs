@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::api::Api;
 use crate::config::{Config, PipelineConfig, ServerConfig};
+use crate::redriving;
 use crate::server::{self, Snapshot, View};
 use crate::workshop::{LoadedPlugins, Workshop};
 
@@ -36,6 +37,9 @@ pub struct Gateway {
     snapshot: watch::Sender<Arc<Snapshot>>,
     server: JoinHandle<()>,
     stop_server: CancellationToken,
+    /// Runs redrive jobs.
+    redriving: JoinHandle<()>,
+    stop_redriving: CancellationToken,
 }
 
 /// A pipeline that runs.
@@ -98,6 +102,9 @@ impl Gateway {
         }
         let (snapshot, seen) = watch::channel(Arc::default());
         let (in_force, shown) = watch::channel(Arc::new(config.clone()));
+        let stop_redriving = CancellationToken::new();
+        let redriving = redriving::run(Arc::clone(&workshop.store), shown.clone(), stop_redriving.clone());
+        let redriving = tokio::spawn(redriving);
         let api = Api { store: Arc::clone(&workshop.store), config: shown, host: workshop.host.clone() };
         let app = server::router(View { running: seen, metrics }, api, &workshop.ingress);
         let stop_server = CancellationToken::new();
@@ -107,8 +114,18 @@ impl Gateway {
                 error!(%error, "the HTTP server ended");
             }
         });
-        let gateway =
-            Self { workshop, config, in_force, running, retiring: JoinSet::new(), snapshot, server, stop_server };
+        let gateway = Self {
+            workshop,
+            config,
+            in_force,
+            running,
+            retiring: JoinSet::new(),
+            snapshot,
+            server,
+            stop_server,
+            redriving,
+            stop_redriving,
+        };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
         Ok(gateway)
@@ -194,6 +211,10 @@ impl Gateway {
     pub async fn stop(mut self) -> usize {
         info!(drain_limit = ?self.config.server.drain_timeout, "stopping: no more messages are read, those in flight are finished");
         self.publish(true);
+        self.stop_redriving.cancel();
+        if let Err(error) = (&mut self.redriving).await {
+            error!(%error, "the task of redrive jobs failed");
+        }
         for running in &self.running {
             running.stop.cancel();
         }
