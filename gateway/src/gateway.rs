@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use crate::api::Api;
 use crate::config::{Config, PipelineConfig, ServerConfig};
 use crate::queues::{Keeping, StoreQueues};
+use crate::redriving;
 use crate::server::{self, Snapshot, View};
 use crate::trace;
 use crate::workshop::{LoadedPlugins, Workshop};
@@ -42,6 +43,9 @@ pub struct Gateway {
     snapshot: watch::Sender<Arc<Snapshot>>,
     server: JoinHandle<()>,
     stop_server: CancellationToken,
+    /// Runs redrive jobs.
+    redriving: JoinHandle<()>,
+    stop_redriving: CancellationToken,
 }
 
 /// A pipeline that runs.
@@ -107,6 +111,9 @@ impl Gateway {
         }
         let (snapshot, seen) = watch::channel(Arc::default());
         let (in_force, shown) = watch::channel(Arc::new(config.clone()));
+        let stop_redriving = CancellationToken::new();
+        let redriving = redriving::run(Arc::clone(&workshop.store), shown.clone(), stop_redriving.clone());
+        let redriving = tokio::spawn(redriving);
         let api = Api { store: Arc::clone(&workshop.store), config: shown, host: workshop.host.clone() };
         let app = server::router(View { running: seen, metrics }, api, &workshop.ingress);
         let stop_server = CancellationToken::new();
@@ -127,6 +134,8 @@ impl Gateway {
             snapshot,
             server,
             stop_server,
+            redriving,
+            stop_redriving,
         };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
@@ -217,6 +226,10 @@ impl Gateway {
     pub async fn stop(mut self) -> usize {
         info!(drain_limit = ?self.config.server.drain_timeout, "stopping: no more messages are read, those in flight are finished");
         self.publish(true);
+        self.stop_redriving.cancel();
+        if let Err(error) = (&mut self.redriving).await {
+            error!(%error, "the task of redrive jobs failed");
+        }
         for running in &self.running {
             running.stop.cancel();
         }

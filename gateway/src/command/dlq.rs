@@ -17,6 +17,8 @@ use sluicegate_store::{Location, Reader};
 
 use crate::config::{self, Process};
 
+pub(crate) use record::Content;
+
 /// Most dead letters one `dlq list` prints.
 const MAX_LISTED_LETTERS: u64 = 1_000_000;
 
@@ -152,6 +154,7 @@ impl ListArgs {
             since_ms: self.since.map(milliseconds),
             until_ms: self.until.map(milliseconds),
             text: self.text.clone(),
+            ..Filter::default()
         }
     }
 }

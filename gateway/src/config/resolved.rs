@@ -33,6 +33,8 @@ pub struct Config {
     pub store: Option<Secret>,
     /// What is remembered of messages.
     pub receipts: ReceiptsConfig,
+    /// How long dead letters are kept.
+    pub dead_letters: DeadLettersConfig,
     /// How bodies are encrypted, if they are.
     pub encryption: Option<EncryptionConfig>,
     /// All schemas, in the order written: what a `$ref` may refer to.
@@ -86,6 +88,15 @@ pub struct ReceiptsConfig {
     pub sample: f64,
     /// How long receipts are kept.
     pub keep: Duration,
+}
+
+/// How long dead letters are kept; for ever where nothing is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeadLettersConfig {
+    /// Deleted this long after they failed.
+    pub keep: Option<Duration>,
+    /// The oldest above so many are deleted.
+    pub max: Option<u64>,
 }
 
 /// How bodies are encrypted.

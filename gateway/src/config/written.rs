@@ -31,6 +31,9 @@ pub struct ConfigFile {
     /// What is remembered of messages.
     #[serde(default)]
     pub receipts: ReceiptsSection,
+    /// How long dead letters are kept. Without it, for ever.
+    #[serde(default)]
+    pub dead_letters: DeadLettersSection,
     /// Encryption of all bodies that the gateway keeps. Without it they are kept as they are.
     pub encryption: Option<EncryptionSection>,
     /// JSON Schemas by name, for `validate` steps and for `$ref` in each other.
@@ -109,6 +112,17 @@ impl Default for ReceiptsSection {
     fn default() -> Self {
         Self { sample: 0.01, keep: Span::secs(7 * 86_400) }
     }
+}
+
+/// How long dead letters are kept in the store. What is being redriven is kept whatever this says.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeadLettersSection {
+    /// Delete them this long after they failed, 1m to 3650d. Without it they are kept until somebody redrives or deletes them.
+    pub keep: Option<Span>,
+    /// Delete the oldest above this many. Without it there may be any number.
+    #[schemars(range(min = 1))]
+    pub max: Option<std::num::NonZeroU64>,
 }
 
 /// Encryption of bodies at rest: AES-256-GCM, with a key per tenant that the master key wraps.

@@ -11,3 +11,4 @@ mod inbox;
 mod inbox_flow;
 mod queues;
 mod receipts;
+mod redrive;

@@ -62,11 +62,24 @@ pub(crate) fn resolve(
     let pipelines = resolver.pipelines();
     let tests = resolver.cases(&written.tests);
     let (store, receipts, encryption) = resolver.state();
+    let dead_letters = resolver.dead_letters();
     let data_dir = absolute(&base_of(root.place("/data_dir")), &written.file.data_dir);
     let version = resolver.version().into();
     let Resolver { schemas, plugins, wrong, .. } = resolver;
-    let config =
-        Config { server, data_dir, store, receipts, encryption, schemas, plugins, queues, pipelines, tests, version };
+    let config = Config {
+        server,
+        data_dir,
+        store,
+        receipts,
+        dead_letters,
+        encryption,
+        schemas,
+        plugins,
+        queues,
+        pipelines,
+        tests,
+        version,
+    };
     (config, wrong)
 }
 

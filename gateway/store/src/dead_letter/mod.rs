@@ -20,9 +20,9 @@ pub(crate) use filter::Conditions;
 pub use group::{Group, GroupPage, MAX_PAGE_GROUPS};
 pub(crate) use read::read_letter;
 pub use read::{LetterPage, MAX_PAGE_BYTES};
+pub(crate) use redriven::{delete_redriven, hold_redriven, is_being_redriven, state};
 #[cfg(test)]
 pub(crate) use stored::StoredLetter;
-pub(crate) use redriven::{delete_redriven, hold_redriven, is_being_redriven, state};
 
 /// Most dead letters on one page.
 pub const MAX_PAGE_LETTERS: usize = 1_000;

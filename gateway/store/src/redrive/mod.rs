@@ -19,7 +19,7 @@ use sluicegate_engine::message::{Body, Headers, Message};
 use crate::dead_letter::Filter;
 
 pub(crate) use ended::ended;
-pub use run::{ActiveJob, Advance, Destination, Destinations};
+pub use run::{ActiveJob, Advance, Destination, Destinations, entry};
 
 /// Run when a gateway is removed; `$1` is its name.
 pub(crate) const RELEASE: &str = "UPDATE redrive_jobs SET owner = NULL WHERE owner = $1";

@@ -135,7 +135,7 @@ impl Store {
             let words = format!("the gateway's configuration has no pipeline `{}`", letter.pipeline);
             return ends(ItemState::Failed, words);
         };
-        let entry = match entry(job, *destination, &kept) {
+        let entry = match entry(&kept, job.from, job.patch.as_ref(), *destination) {
             Ok(entry) => entry,
             Err(words) => return ends(ItemState::Failed, words),
         };
@@ -147,18 +147,21 @@ impl Store {
     }
 }
 
-/// The message of a letter as its pipeline's inbox is to have it.
-fn entry(job: &ActiveJob, destination: Destination, kept: &KeptLetter) -> Result<Entry, String> {
+/// The message of a letter as its pipeline's inbox is to have it, after the letter's edit and then the patch.
+///
+/// # Errors
+/// The patch does not fit, in words for people.
+pub fn entry(kept: &KeptLetter, from: From, patch: Option<&Json>, destination: Destination) -> Result<Entry, String> {
     let (letter, now) = (&kept.letter, now_ms());
     let edit = kept.edit.as_ref().map(|kept| &kept.edit);
     let renewed = |message: &Message| -> Result<Message, String> {
-        let mut message = changed(message, edit, job.patch.as_ref())?;
+        let mut message = changed(message, edit, patch)?;
         message.attempt = 1;
         // Its time is over, and yet somebody wants it delivered.
         message.expires_at_ms = message.expires_at_ms.filter(|at| *at > now);
         Ok(message)
     };
-    let waypoint = match (job.from, &letter.step, &letter.target) {
+    let waypoint = match (from, &letter.step, &letter.target) {
         (From::FailedStep, Some(step), _) => Waypoint::Step(Arc::clone(step)),
         (From::FailedStep, None, Some(target)) => Waypoint::Target(Arc::clone(target)),
         (From::FailedStep, None, None) | (From::Start, _, _) => Waypoint::Start,
