@@ -24,6 +24,7 @@ mod drive;
 mod error;
 mod leases;
 mod place;
+pub mod queue;
 mod reader;
 mod schema;
 mod signals;
