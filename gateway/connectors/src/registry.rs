@@ -9,7 +9,7 @@ use sluicegate_engine::source::Source;
 use sluicegate_engine::target::Target;
 
 use crate::http::Ingress;
-use crate::{file, generate, http, rabbitmq, redis, stdio};
+use crate::{file, generate, http, queue, rabbitmq, redis, stdio};
 
 /// What a connector is given when it is built. Nothing here does I/O.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct BuildContext {
     pub data_dir: PathBuf,
     /// Where HTTP sources announce their paths.
     pub ingress: Ingress,
+    /// The gateway's own queues.
+    pub queues: queue::Access,
 }
 
 /// A mistake or risk found without I/O.
@@ -60,6 +62,8 @@ pub enum SourceConfig {
     File(file::SourceConfig),
     /// Standard input, a message a line.
     Stdio(stdio::SourceConfig),
+    /// One of the gateway's own queues.
+    Queue(queue::SourceConfig),
     /// Made-up messages, for trials.
     Generate(generate::SourceConfig),
 }
@@ -78,6 +82,8 @@ pub enum TargetConfig {
     File(file::TargetConfig),
     /// Standard output, a message a line.
     Stdio(stdio::TargetConfig),
+    /// One of the gateway's own queues.
+    Queue(queue::TargetConfig),
 }
 
 impl SourceConfig {
@@ -89,6 +95,7 @@ impl SourceConfig {
             Self::Redis(_) => "redis",
             Self::File(_) => "file",
             Self::Stdio(_) => "stdio",
+            Self::Queue(_) => "queue",
             Self::Generate(_) => "generate",
         }
     }
@@ -101,18 +108,20 @@ impl SourceConfig {
             Self::Redis(config) => config.problems(),
             Self::File(config) => config.problems(),
             Self::Stdio(config) => config.problems(),
+            Self::Queue(config) => config.problems(),
             Self::Generate(config) => config.problems(),
         }
     }
 
-    /// What this source promises.
-    pub fn promise(&self) -> Promise {
+    /// What this source promises, with the `queues` that are declared.
+    pub fn promise(&self, queues: &queue::Declarations) -> Promise {
         match self {
             Self::Http(config) => config.promise(),
             Self::Rabbitmq(config) => config.promise(),
             Self::Redis(config) => config.promise(),
             Self::File(config) => config.promise(),
             Self::Stdio(config) => config.promise(),
+            Self::Queue(config) => config.promise(queues.get(&config.name)),
             Self::Generate(config) => config.promise(),
         }
     }
@@ -125,6 +134,7 @@ impl SourceConfig {
             Self::Redis(config) => Box::new(redis::RedisSource::new(config, context)),
             Self::File(config) => Box::new(file::FileSource::new(config, context)),
             Self::Stdio(config) => Box::new(stdio::StdioSource::new(config, context)),
+            Self::Queue(config) => queue::source(config, context),
             Self::Generate(config) => Box::new(generate::GenerateSource::new(config, context)),
         }
     }
@@ -139,6 +149,7 @@ impl TargetConfig {
             Self::Redis(_) => "redis",
             Self::File(_) => "file",
             Self::Stdio(_) => "stdio",
+            Self::Queue(_) => "queue",
         }
     }
 
@@ -150,17 +161,19 @@ impl TargetConfig {
             Self::Redis(config) => config.problems(),
             Self::File(config) => config.problems(),
             Self::Stdio(config) => config.problems(),
+            Self::Queue(config) => config.problems(),
         }
     }
 
-    /// What this target promises.
-    pub fn promise(&self) -> Promise {
+    /// What this target promises, with the `queues` that are declared.
+    pub fn promise(&self, queues: &queue::Declarations) -> Promise {
         match self {
             Self::Http(config) => config.promise(),
             Self::Rabbitmq(config) => config.promise(),
             Self::Redis(config) => config.promise(),
             Self::File(config) => config.promise(),
             Self::Stdio(config) => config.promise(),
+            Self::Queue(config) => config.promise(queues.get(&config.name)),
         }
     }
 
@@ -172,6 +185,7 @@ impl TargetConfig {
             Self::Redis(config) => Box::new(redis::RedisTarget::new(config, context)),
             Self::File(config) => Box::new(file::FileTarget::new(config, context)),
             Self::Stdio(config) => Box::new(stdio::StdioTarget::new(config, context)),
+            Self::Queue(config) => queue::target(config, context),
         }
     }
 }

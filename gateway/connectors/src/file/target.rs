@@ -82,6 +82,7 @@ mod tests {
             base_dir: base_dir.to_owned(),
             data_dir: base_dir.join("data"),
             ingress: Ingress::default(),
+            queues: Default::default(),
         };
         FileTarget::new(&TargetConfig { path: "out/x.jsonl".into(), format }, &context)
     }

@@ -139,6 +139,7 @@ mod tests {
             base_dir: ".".into(),
             data_dir: ".".into(),
             ingress: ingress.clone(),
+            queues: Default::default(),
         };
         HttpSource::new(&config, &context)
     }

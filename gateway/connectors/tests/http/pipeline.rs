@@ -20,6 +20,7 @@ pub fn context(ingress: &Ingress) -> BuildContext {
         base_dir: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
         data_dir: PathBuf::new(),
         ingress: ingress.clone(),
+        queues: Default::default(),
     }
 }
 

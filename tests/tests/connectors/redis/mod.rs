@@ -34,6 +34,7 @@ fn context() -> BuildContext {
         base_dir: ".".into(),
         data_dir: ".".into(),
         ingress: Ingress::default(),
+        queues: Default::default(),
     }
 }
 

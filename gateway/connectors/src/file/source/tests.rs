@@ -32,6 +32,7 @@ impl Fixture {
             base_dir: self.folder.path().to_owned(),
             data_dir: self.folder.path().join("data"),
             ingress: Ingress::default(),
+            queues: Default::default(),
         };
         FileSource::new(&serde_json::from_value(settings).expect("settings"), &context)
     }
