@@ -11,6 +11,7 @@ use sluicegate_connectors::registry::SourceConfig;
 use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
+use sluicegate_store::queue::Queues;
 use sluicegate_store::{Location, Store};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -19,7 +20,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::Api;
+use crate::api::{Api, QueueSchemas};
 use crate::config::{Config, PipelineConfig, ServerConfig};
 use crate::server::{self, Snapshot, View};
 use crate::workshop::{LoadedPlugins, Workshop};
@@ -97,7 +98,15 @@ impl Gateway {
         }
         let (snapshot, seen) = watch::channel(Arc::default());
         let (in_force, shown) = watch::channel(Arc::new(config.clone()));
-        let api = Api { store: Arc::clone(&workshop.store), config: shown, host: workshop.host.clone() };
+        let api = Api {
+            store: Arc::clone(&workshop.store),
+            config: shown,
+            host: workshop.host.clone(),
+            queues: Queues::new(Arc::clone(&workshop.store)),
+            meters: Arc::default(),
+            schemas: QueueSchemas::default(),
+            running: seen.clone(),
+        };
         let app = server::router(View { running: seen, metrics }, api, &workshop.ingress);
         let stop_server = CancellationToken::new();
         let served = serve(listener, app, limits(&config.server), stop_server.clone().cancelled_owned());

@@ -8,6 +8,7 @@ pub mod command;
 pub mod config;
 pub mod dead_letters;
 pub mod gateway;
+pub mod queue_meters;
 pub mod server;
 pub mod telemetry;
 pub mod trial;

@@ -25,21 +25,25 @@
 //! # }
 //! ```
 
+mod batch;
 mod consumer;
 mod error;
 mod group;
 mod keeper;
 mod listing;
 mod message;
+mod progress;
 mod queues;
 mod settings;
 
+pub use batch::{Batch, Once};
 pub use consumer::{Claimed, Consumer, MAX_CLAIM_MESSAGES, Settle, Settlement};
 pub use error::QueueError;
 pub use group::{Group, Position, Start};
 pub use keeper::Keeper;
 pub use listing::{MAX_PAGE_ITEMS, Page};
 pub use message::{Listed, MAX_BATCH_MESSAGES, Publication, Published, State, Which};
+pub use progress::{Pending, Progress};
 pub use queues::{Queue, Queues};
 pub use settings::{
     AtLimit, Compression, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LARGEST_MESSAGE_BYTES, LONGEST_AGE, LONGEST_DELAY,
