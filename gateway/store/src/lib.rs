@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
 mod change;
 mod database;
 pub mod dead_letter;
@@ -29,6 +30,7 @@ mod reader;
 mod schema;
 mod signals;
 mod store;
+mod stored_message;
 mod writer;
 
 pub use database::STORE_FILE;

@@ -26,6 +26,7 @@
 //! ```
 
 mod batch;
+mod claiming;
 mod consumer;
 mod error;
 mod group;
@@ -33,8 +34,14 @@ mod keeper;
 mod listing;
 mod message;
 mod progress;
+mod publishing;
 mod queues;
+mod removal;
 mod settings;
+mod settling;
+mod sql;
+#[cfg(test)]
+mod tests;
 
 pub use batch::{Batch, Once};
 pub use consumer::{Claimed, Consumer, MAX_CLAIM_MESSAGES, Settle, Settlement};
