@@ -27,7 +27,7 @@ fn invalid(text: impl Into<String>) -> ApiError {
 }
 
 /// A subscription as JSON.
-pub(super) fn shown(group: &Group) -> Value {
+pub(crate) fn shown(group: &Group) -> Value {
     json!({
         "id": format!("{}:{}", group.queue, group.name),
         "queue": group.queue,

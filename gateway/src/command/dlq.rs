@@ -4,7 +4,7 @@
 mod list;
 mod record;
 mod show;
-mod text;
+pub(crate) mod text;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};

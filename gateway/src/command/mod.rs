@@ -7,6 +7,7 @@ pub mod dlq;
 pub mod graph;
 pub mod inspection;
 pub mod plugin;
+pub mod queue;
 pub mod run;
 pub mod schema;
 pub mod test;
