@@ -15,7 +15,7 @@ impl From<QueueError> for ApiError {
             QueueError::GroupNotFound { queue, group } => Self::new(ApiCode::SubscriptionNotFound, text)
                 .with_details(json!({ "queue": queue, "group": group })),
             QueueError::MessageNotFound { queue, message } => Self::new(ApiCode::MessageNotFound, text)
-                .with_details(json!({ "queue": queue, "message": message })),
+                .with_details(json!({ "queue": queue, "message": message.trim_matches('`') })),
             QueueError::Exists { queue } => {
                 Self::new(ApiCode::QueueExists, text).with_details(json!({ "queue": queue }))
             }
@@ -27,7 +27,7 @@ impl From<QueueError> for ApiError {
             QueueError::TooLarge { queue, bytes, limit_bytes } => Self::new(ApiCode::MessageTooLarge, text)
                 .with_details(json!({ "queue": queue, "bytes": bytes, "limitBytes": limit_bytes })),
             QueueError::Claimed { queue, message } => Self::new(ApiCode::MessageClaimed, text)
-                .with_details(json!({ "queue": queue, "message": message })),
+                .with_details(json!({ "queue": queue, "message": message.trim_matches('`') })),
             QueueError::Invalid { what, text: _ } => {
                 Self::new(ApiCode::InvalidRequest, text).with_details(json!({ "what": what }))
             }

@@ -71,6 +71,10 @@ async fn create(State(api): State<Api>, Input(form): Input<QueueForm>) -> Result
     }
     let settings = form.apply_to(&Settings::default())?;
     refuse_unknown_schema(&api, &form)?;
+    if api.config.borrow().queues.get(name).is_some_and(|declaration| declaration.redis().is_some()) {
+        let text = format!("the queue `{name}` is declared in the configuration and kept in Redis; choose another name");
+        return Err(ApiError::new(ApiCode::QueueExists, text));
+    }
     let queue = api.queues.create(name, &settings).await?;
     Ok(Answer(ShownQueue::from(&queue)).created())
 }
@@ -88,6 +92,7 @@ async fn update(
     if form.name.as_ref().is_some_and(|new| *new != name) {
         return Err(ApiError::new(ApiCode::InvalidRequest, "`name` differs from the URL's: a queue keeps its name"));
     }
+    refuse_declared(&api, &name, "changed")?;
     let before = api.queues.get(&name).await?;
     let settings = form.apply_to(&before.settings)?;
     refuse_unknown_schema(&api, &form)?;
@@ -97,6 +102,7 @@ async fn update(
 }
 
 async fn delete(State(api): State<Api>, Segments(name): Segments<String>) -> Result<Answer<Value>, ApiError> {
+    refuse_declared(&api, &name, "deleted")?;
     api.queues.delete(&name).await?;
     api.meters.forget(&name);
     Ok(Answer(json!({ "deleted": name })))
@@ -105,6 +111,15 @@ async fn delete(State(api): State<Api>, Segments(name): Segments<String>) -> Res
 async fn purge(State(api): State<Api>, Segments(name): Segments<String>) -> Result<Answer<Value>, ApiError> {
     let purged = api.queues.purge(&name).await?;
     Ok(Answer(json!({ "queue": name, "purged": purged })))
+}
+
+/// What the configuration says of a queue is set again at every start.
+fn refuse_declared(api: &Api, name: &str, what: &str) -> Result<(), ApiError> {
+    if !api.config.borrow().queues.contains_key(name) {
+        return Ok(());
+    }
+    let text = format!("the queue `{name}` is declared in the configuration, under `queues`; it is {what} there");
+    Err(ApiError::new(ApiCode::Conflict, text))
 }
 
 /// A queue whose schema nobody knows would refuse every message.
