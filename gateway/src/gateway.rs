@@ -22,12 +22,15 @@ use tracing::{error, info, warn};
 
 use crate::api::{Api, QueueSchemas};
 use crate::config::{Config, PipelineConfig, ServerConfig};
+use crate::queues::{Keeping, StoreQueues};
 use crate::server::{self, Snapshot, View};
 use crate::workshop::{LoadedPlugins, Workshop};
 
 /// See the module.
 pub struct Gateway {
     workshop: Workshop,
+    /// Publishes what is scheduled and removes what is old.
+    keeping: Keeping,
     config: Config,
     /// Shows the configuration in force to the API.
     in_force: watch::Sender<Arc<Config>>,
@@ -78,9 +81,13 @@ impl Gateway {
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
-        let store =
-            Store::open(&Location::embedded(data_dir)).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
-        let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
+        let store = Store::open(&Location::embedded(data_dir))
+            .await
+            .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
+        let store = Arc::new(store);
+        let queues = Queues::new(Arc::clone(&store));
+        StoreQueues::new(&queues).declare_all(&config.queues).await?;
+        let workshop = Workshop { host, ingress: Ingress::default(), store, queues, meters: Arc::default() };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 
@@ -102,8 +109,8 @@ impl Gateway {
             store: Arc::clone(&workshop.store),
             config: shown,
             host: workshop.host.clone(),
-            queues: Queues::new(Arc::clone(&workshop.store)),
-            meters: Arc::default(),
+            queues: workshop.queues.clone(),
+            meters: Arc::clone(&workshop.meters),
             schemas: QueueSchemas::default(),
             running: seen.clone(),
         };
@@ -115,8 +122,10 @@ impl Gateway {
                 error!(%error, "the HTTP server ended");
             }
         });
+        let keeping = Keeping::start(&workshop.queues);
+        let retiring = JoinSet::new();
         let gateway =
-            Self { workshop, config, in_force, running, retiring: JoinSet::new(), snapshot, server, stop_server };
+            Self { workshop, keeping, config, in_force, running, retiring, snapshot, server, stop_server };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
         Ok(gateway)
@@ -146,6 +155,9 @@ impl Gateway {
         };
         let (unchanged, changed): (Vec<_>, Vec<_>) = config.pipelines.iter().partition(is_running);
         let assemblies = self.workshop.build(&config, &changed, plugins).await?;
+        if config.queues != self.config.queues {
+            StoreQueues::new(&self.workshop.queues).declare_all(&config.queues).await?;
+        }
 
         let mut changes = Changes { unchanged: unchanged.len(), ..Changes::default() };
         let kept: HashSet<&str> = config.pipelines.iter().map(|pipeline| &*pipeline.name).collect();
@@ -214,6 +226,7 @@ impl Gateway {
         if let Err(error) = (&mut self.server).await {
             error!(%error, "the HTTP server's task failed");
         }
+        self.keeping.stop().await;
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");
         abandoned
@@ -287,7 +300,9 @@ impl Running {
     fn must_end_before_its_successor(&self) -> bool {
         let reads_alone = match self.config.source {
             SourceConfig::File(_) | SourceConfig::Stdio(_) | SourceConfig::Generate(_) => true,
-            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) => false,
+            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) | SourceConfig::Queue(_) => {
+                false
+            }
         };
         reads_alone || self.config.order != Order::None
     }

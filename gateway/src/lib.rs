@@ -9,6 +9,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod gateway;
 pub mod queue_meters;
+pub mod queues;
 pub mod server;
 pub mod telemetry;
 pub mod trial;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use sluicegate_connectors::http::Ingress;
+use sluicegate_connectors::queue::Access;
 use sluicegate_connectors::registry::BuildContext;
 use sluicegate_engine::dead_letter::DeadLetters;
 use sluicegate_engine::pipeline::{Assembly, Blueprint, State, TargetPart};
@@ -15,10 +16,13 @@ use sluicegate_engine::target::Target;
 use sluicegate_engine::target_driver::TargetSettings;
 use sluicegate_plugin_host::{ConfiguredPlugin, Isolation, Limits, Plugin, PluginHost, Settings};
 use sluicegate_store::Store;
+use sluicegate_store::queue::Queues;
 
 use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
 use crate::dead_letters::StoreAndBroker;
+use crate::queue_meters::{MeasuredBackend, QueueMeters};
+use crate::queues::StoreQueues;
 use crate::validation::SchemaStep;
 
 /// Everything parts are made with.
@@ -29,6 +33,10 @@ pub struct Workshop {
     pub ingress: Ingress,
     /// Keeps dead letters.
     pub store: Arc<Store>,
+    /// The store's queues.
+    pub queues: Queues,
+    /// What is measured of them.
+    pub meters: Arc<QueueMeters>,
 }
 
 impl Workshop {
@@ -57,6 +65,13 @@ impl Workshop {
             base_dir: pipeline.base_dir.clone(),
             data_dir: config.data_dir.clone(),
             ingress: self.ingress.clone(),
+            queues: Access {
+                backend: Some(Arc::new(MeasuredBackend::new(
+                    Arc::new(StoreQueues::new(&self.queues)),
+                    Arc::clone(&self.meters),
+                ))),
+                declared: Arc::clone(&config.queues),
+            },
         };
         let settings = TargetSettings {
             max_in_flight: pipeline.max_in_flight,

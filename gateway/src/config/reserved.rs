@@ -68,10 +68,6 @@ impl Finder<'_> {
         for entry in self.root.get("pipelines").map(Node::entries).unwrap_or_default() {
             let source = join(&join("/pipelines", &entry.key), "source");
             let Some(node) = entry.value.get("source") else { continue };
-            if node.get("queue").is_some() {
-                let hint = "use one of the connectors: http, rabbitmq, redis, file, stdio or generate";
-                self.refuse(join(&source, "queue"), "a queue as a source", hint);
-            }
             if node.get("http").and_then(|http| http.get("respond")).and_then(Node::text) == Some("accepted") {
                 let hint = "use `respond: delivered`: the answer is the outcome";
                 self.refuse(join(&join(&source, "http"), "respond"), "`respond: accepted`", hint);

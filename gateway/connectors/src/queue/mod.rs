@@ -11,8 +11,6 @@ mod declaration;
 mod either;
 mod source;
 mod target;
-#[cfg(test)]
-mod tests;
 
 pub use access::{Access, Declarations};
 pub use backend::{Member, Outgoing, QueueBackend, Verdict};

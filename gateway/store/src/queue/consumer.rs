@@ -205,6 +205,25 @@ impl Consumer {
     }
 }
 
+#[cfg(test)]
+impl Consumer {
+    /// What can be had without waiting.
+    pub(super) async fn claim_now(&self, max: usize) -> Result<Vec<Claimed>, QueueError> {
+        loop {
+            match self.shared.claim_once(max, MAX_CLAIM_BYTES).await? {
+                Once::Got(claimed) => return Ok(claimed),
+                Once::Instead(Instead::Nothing { until_ms: Some(until) }) if until <= now_ms() => {}
+                Once::Instead(Instead::Nothing { .. } | Instead::Contended) => return Ok(Vec::new()),
+            }
+        }
+    }
+
+    /// As if the gateway had been killed: dropping it does nothing any more.
+    pub(super) fn forget(&self) {
+        self.shared.state().has_left = true;
+    }
+}
+
 impl Drop for Consumer {
     fn drop(&mut self) {
         let has_left = std::mem::replace(&mut self.shared.state().has_left, true);
