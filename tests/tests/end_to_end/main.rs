@@ -6,5 +6,6 @@ mod credentials;
 mod examples;
 mod faults;
 mod plugin_cli;
+mod queues;
 mod raw_client;
 mod reload;
