@@ -28,9 +28,12 @@ mod place;
 pub mod queue;
 mod reader;
 mod schema;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
 mod signals;
 mod store;
 mod stored_message;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod writer;
 
 pub use database::STORE_FILE;

@@ -39,7 +39,7 @@ const CACHED_STATEMENTS: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Postgres {
     pub place: Place,
-    config: Config,
+    config: Box<Config>,
     tls: Option<tls::Connector>,
 }
 
@@ -75,7 +75,7 @@ impl Postgres {
         if config.get_application_name().is_none() {
             config.application_name("sluicegate");
         }
-        Ok(Self { place: Place::Server(name(&config).into()), config, tls })
+        Ok(Self { place: Place::Server(name(&config).into()), config: Box::new(config), tls })
     }
 
     /// Connects. What other sessions announce goes to `listener`.
@@ -282,7 +282,9 @@ fn is_of_the_connection(error: &tokio_postgres::Error) -> bool {
         }
         source = cause.source();
     }
-    error.is_closed() || error.source().is_none() || error.to_string().starts_with("error connecting")
+    error.is_closed()
+        || error.source().is_none()
+        || ["error connecting", "error performing TLS"].iter().any(|words| error.to_string().starts_with(words))
 }
 
 impl ToSql for Value {

@@ -108,7 +108,7 @@ impl Change for Claim {
         let (before, now) = (group.cursors, now_ms());
         let mut plan = Plan::default();
         let mut candidates = self.known(transaction, now, &mut plan).await?;
-        candidates.extend(self.new(transaction, &group, now, candidates.len()).await?);
+        candidates.extend(self.unseen(transaction, &group, now, candidates.len()).await?);
         candidates.sort_by_key(|one| (std::cmp::Reverse(one.priority), one.offset));
         self.choose(&candidates, &mut group, &mut plan);
 
@@ -172,7 +172,7 @@ impl Claim {
     }
 
     /// What the group has not looked at.
-    async fn new(
+    async fn unseen(
         &self,
         connection: &mut Connection,
         group: &GroupRow,

@@ -36,11 +36,10 @@ pub enum Kind {
     Delay,
 }
 
-/// What happens to new messages at [`Retention::max_messages`] or [`Retention::max_bytes`]. First of all, messages that
-/// every group has settled make room, if there is a group.
+/// What happens to new messages at [`Retention::max_messages`] or [`Retention::max_bytes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AtLimit {
-    /// They are refused.
+    /// They are refused, unless messages that every group has settled can make room for them (where there is a group).
     #[default]
     Refuse,
     /// The oldest are removed for them, settled or not.
