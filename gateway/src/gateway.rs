@@ -124,8 +124,7 @@ impl Gateway {
         });
         let keeping = Keeping::start(&workshop.queues);
         let retiring = JoinSet::new();
-        let gateway =
-            Self { workshop, keeping, config, in_force, running, retiring, snapshot, server, stop_server };
+        let gateway = Self { workshop, keeping, config, in_force, running, retiring, snapshot, server, stop_server };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
         Ok(gateway)

@@ -162,7 +162,8 @@ fn body(
         (None, None) => Err(invalid("the body is missing: give `data` (JSON) or `dataBase64`")),
         (Some(_), Some(_)) => Err(invalid("`data` and `dataBase64` exclude each other; choose one")),
         (None, Some(encoded)) => {
-            let bytes = BASE64.decode(encoded).map_err(|error| invalid(format!("`dataBase64` is not base64: {error}")))?;
+            let bytes =
+                BASE64.decode(encoded).map_err(|error| invalid(format!("`dataBase64` is not base64: {error}")))?;
             Ok((Body::from(bytes), content_type))
         }
         (Some(data), None) => match (&content_type, data) {
@@ -222,7 +223,9 @@ pub(crate) struct ShownListed<'a> {
 impl<'a> From<&'a Listed> for ShownListed<'a> {
     fn from(listed: &'a Listed) -> Self {
         let (state, offset, published_at, deliver_at) = match listed.state {
-            State::Stored { offset, published_at_ms } => ("ready", Some(offset), Some(print_time(published_at_ms)), None),
+            State::Stored { offset, published_at_ms } => {
+                ("ready", Some(offset), Some(print_time(published_at_ms)), None)
+            }
             State::Scheduled { deliver_at_ms } => ("scheduled", None, None, Some(print_time(deliver_at_ms))),
         };
         Self {

@@ -27,9 +27,9 @@ use crate::server::Snapshot;
 
 pub use error::{ApiCode, ApiError};
 pub use input::{Answer, Input, Query, Segments, TextInput};
-pub use queue_schemas::QueueSchemas;
 pub(crate) use message_form::{ShownListed, shown as shown_message};
 pub(crate) use queue_form::ShownQueue;
+pub use queue_schemas::QueueSchemas;
 pub(crate) use subscriptions::shown as shown_group;
 
 /// Largest body of a request to the API.

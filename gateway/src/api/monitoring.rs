@@ -234,8 +234,7 @@ async fn status(State(api): State<Api>) -> Result<Answer<Value>, ApiError> {
     let census = Census::take(&api).await?;
     let (_, database) = database(&api).await;
     let (_, connections) = connections(&api);
-    let pipelines: Vec<Value> =
-        api.config.borrow().pipelines.iter().map(|pipeline| json!(*pipeline.name)).collect();
+    let pipelines: Vec<Value> = api.config.borrow().pipelines.iter().map(|pipeline| json!(*pipeline.name)).collect();
     let snapshot = Arc::clone(&api.running.borrow());
     Ok(Answer(json!({
         "at": print_time(now_ms()),

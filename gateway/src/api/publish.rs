@@ -113,7 +113,8 @@ async fn to_topic(
             | (MessageType::Delayed, Kind::Ordered) => false,
         };
         if !fits {
-            let text = format!("the topic `{name}` is of the kind `{}`, which takes no such `messageType`", kind.name());
+            let text =
+                format!("the topic `{name}` is of the kind `{}`, which takes no such `messageType`", kind.name());
             return Err(invalid(text));
         }
     }

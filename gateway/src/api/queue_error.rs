@@ -12,15 +12,17 @@ impl From<QueueError> for ApiError {
             QueueError::NotFound { queue } => {
                 Self::new(ApiCode::QueueNotFound, text).with_details(json!({ "queue": queue }))
             }
-            QueueError::GroupNotFound { queue, group } => Self::new(ApiCode::SubscriptionNotFound, text)
-                .with_details(json!({ "queue": queue, "group": group })),
+            QueueError::GroupNotFound { queue, group } => {
+                Self::new(ApiCode::SubscriptionNotFound, text).with_details(json!({ "queue": queue, "group": group }))
+            }
             QueueError::MessageNotFound { queue, message } => Self::new(ApiCode::MessageNotFound, text)
                 .with_details(json!({ "queue": queue, "message": message.trim_matches('`') })),
             QueueError::Exists { queue } => {
                 Self::new(ApiCode::QueueExists, text).with_details(json!({ "queue": queue }))
             }
-            QueueError::Conflict { queue, revision } => Self::new(ApiCode::Conflict, text)
-                .with_details(json!({ "queue": queue, "revision": revision })),
+            QueueError::Conflict { queue, revision } => {
+                Self::new(ApiCode::Conflict, text).with_details(json!({ "queue": queue, "revision": revision }))
+            }
             QueueError::Full { queue, limit, retry_after } => Self::new(ApiCode::QueueFull, text)
                 .with_details(json!({ "queue": queue, "limit": limit }))
                 .with_retry_after(retry_after.as_secs().max(1)),
@@ -37,9 +39,9 @@ impl From<QueueError> for ApiError {
             QueueError::KeyReused { queue } => {
                 Self::new(ApiCode::KeyReused, text).with_details(json!({ "queue": queue }))
             }
-            QueueError::InBatch { index, error } => Self::from(*error)
-                .within(format_args!("messages[{index}]"))
-                .with_detail("index", index.into()),
+            QueueError::InBatch { index, error } => {
+                Self::from(*error).within(format_args!("messages[{index}]")).with_detail("index", index.into())
+            }
             QueueError::Store(error) => Self::from(error),
         }
     }
@@ -69,8 +71,16 @@ mod tests {
         let closed = QueueError::Store(StoreError::Closed { doing: "write" });
         let cases = [
             (QueueError::NotFound { queue: queue.clone() }, "MQ_QUEUE_NOT_FOUND", 404),
-            (QueueError::GroupNotFound { queue: queue.clone(), group: "g".to_owned() }, "MQ_SUBSCRIPTION_NOT_FOUND", 404),
-            (QueueError::MessageNotFound { queue: queue.clone(), message: message.clone() }, "MQ_MESSAGE_NOT_FOUND", 404),
+            (
+                QueueError::GroupNotFound { queue: queue.clone(), group: "g".to_owned() },
+                "MQ_SUBSCRIPTION_NOT_FOUND",
+                404,
+            ),
+            (
+                QueueError::MessageNotFound { queue: queue.clone(), message: message.clone() },
+                "MQ_MESSAGE_NOT_FOUND",
+                404,
+            ),
             (QueueError::Exists { queue: queue.clone() }, "MQ_QUEUE_EXISTS", 409),
             (QueueError::Conflict { queue: queue.clone(), revision: 2 }, "MQ_CONFLICT", 409),
             (

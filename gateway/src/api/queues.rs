@@ -72,7 +72,8 @@ async fn create(State(api): State<Api>, Input(form): Input<QueueForm>) -> Result
     let settings = form.apply_to(&Settings::default())?;
     refuse_unknown_schema(&api, &form)?;
     if api.config.borrow().queues.get(name).is_some_and(|declaration| declaration.redis().is_some()) {
-        let text = format!("the queue `{name}` is declared in the configuration and kept in Redis; choose another name");
+        let text =
+            format!("the queue `{name}` is declared in the configuration and kept in Redis; choose another name");
         return Err(ApiError::new(ApiCode::QueueExists, text));
     }
     let queue = api.queues.create(name, &settings).await?;
@@ -130,7 +131,8 @@ fn refuse_unknown_schema(api: &Api, form: &QueueForm) -> Result<(), ApiError> {
         return Ok(());
     }
     let names: Vec<&str> = config.schemas.iter().map(|schema| &*schema.name).collect();
-    let known = if names.is_empty() { "none is configured".to_owned() } else { format!("there are {}", names.join(", ")) };
+    let known =
+        if names.is_empty() { "none is configured".to_owned() } else { format!("there are {}", names.join(", ")) };
     let text = format!("`schema`: `{schema}` is none of the configured `schemas`; {known}");
     Err(ApiError::new(ApiCode::InvalidRequest, text))
 }

@@ -84,9 +84,12 @@ async fn unknown_paths_and_methods_are_told_apart() {
     let server = Server::start().await;
     server.get("/nothing").await.refused(404, "MQ_PATH_NOT_FOUND", "no such path");
     server.get("/queues/q/r/s").await.refused(404, "MQ_PATH_NOT_FOUND", "no such path");
-    for (method, path, allowed) in
-        [("PATCH", "/queues/q", "put"), ("GET", "/publish", "post"), ("DELETE", "/health", "get"), ("PUT", "/queues", "post")]
-    {
+    for (method, path, allowed) in [
+        ("PATCH", "/queues/q", "put"),
+        ("GET", "/publish", "post"),
+        ("DELETE", "/health", "get"),
+        ("PUT", "/queues", "post"),
+    ] {
         let refused = server.call(method, path, "").await;
         refused.refused(405, "MQ_METHOD_NOT_ALLOWED", "Allow");
         assert!(refused.head.contains("allow: ") && refused.head.contains(allowed), "{refused:?}");

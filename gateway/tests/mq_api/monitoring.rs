@@ -33,7 +33,10 @@ async fn metrics_count_what_happened() {
         assert_eq!(metrics[member], value, "{member} in {metrics}");
     }
     let published = &metrics["published"];
-    assert_eq!((&published["total"], &published["failed"], &published["errorRate"]), (&json!(4), &json!(1), &json!(0.2)));
+    assert_eq!(
+        (&published["total"], &published["failed"], &published["errorRate"]),
+        (&json!(4), &json!(1), &json!(0.2))
+    );
     assert!(published["perSecond"].as_f64().is_some_and(|rate| rate > 0.0), "{metrics}");
     for latency in ["average", "p95", "p99"] {
         assert!(published["latencyMs"][latency].as_f64().is_some_and(|ms| ms > 0.0), "{metrics}");

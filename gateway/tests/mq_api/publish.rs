@@ -23,7 +23,10 @@ async fn a_message_arrives_as_it_was_published() {
     let claimed = consumer.claim(10, 1 << 20).await.expect("claimed");
     let message = &claimed[0].message;
     assert_eq!(&message.body.bytes()[..], br#"{"n": 12345678901234567890.10,  "t": "x"}"#);
-    assert_eq!((message.id.as_str(), message.kind.as_str(), message.source.as_str()), ("m-1", "order.created", "/shop"));
+    assert_eq!(
+        (message.id.as_str(), message.kind.as_str(), message.source.as_str()),
+        ("m-1", "order.created", "/shop")
+    );
     assert_eq!((message.key.as_deref(), message.correlation_id.as_deref()), (Some(&b"k"[..]), Some("c")));
     assert_eq!(message.headers.iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a", "a", "b"]);
     server.close().await;
@@ -65,7 +68,10 @@ async fn a_batch_is_published_whole_or_not_at_all() {
     assert!(large.head.contains("retry-after: ") && large.body["retryAfter"].is_u64(), "{large:?}");
     assert_eq!((count().await, &large.body["details"]["index"]), (Some(0), &json!(3)));
     let done = server.post("/publish/batch", batch(2)).await.expect(201);
-    assert_eq!(done["messages"][1], json!({ "id": "m-1", "queue": "q", "state": "ready", "offset": 2, "deliverAt": null }));
+    assert_eq!(
+        done["messages"][1],
+        json!({ "id": "m-1", "queue": "q", "state": "ready", "offset": 2, "deliverAt": null })
+    );
     server.post("/publish/batch", batch(2)).await.refused(429, "MQ_QUEUE_FULL", "messages[1]");
     assert_eq!(count().await, Some(2));
     let mut one_bad = batch(1);
@@ -198,6 +204,10 @@ async fn tasks_have_ids_and_states() {
     nothing.refused(400, "MQ_INVALID_REQUEST", "`tasks` has 0");
     let unknown = server.post("/queues/q/tasks", json!({ "tasks": [{ "data": 1, "retries": 3 }] })).await;
     unknown.refused(400, "MQ_INVALID_REQUEST", "retries");
-    server.post("/queues/q/tasks", json!({ "data": 1, "queue": "q" })).await.refused(400, "MQ_INVALID_REQUEST", "`queue`");
+    server.post("/queues/q/tasks", json!({ "data": 1, "queue": "q" })).await.refused(
+        400,
+        "MQ_INVALID_REQUEST",
+        "`queue`",
+    );
     server.close().await;
 }

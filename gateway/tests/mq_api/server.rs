@@ -139,7 +139,11 @@ impl Server {
         let answer = String::from_utf8(answer).expect("UTF-8");
         let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        let body = if body.is_empty() { Value::Null } else { serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}")) };
+        let body = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"))
+        };
         Answer { status, head: head.to_ascii_lowercase(), body }
     }
 

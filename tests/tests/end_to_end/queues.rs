@@ -92,9 +92,7 @@ async fn what_is_published_over_http_comes_out_of_the_pipeline() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduled_message_comes_within_a_second_of_its_time_unless_it_is_cancelled() -> Result<()> {
     let gateway = Gateway::start(CONFIG).await?;
-    let delayed = |number: u64, delay_ms: u64| {
-        json!({ "queue": "orders", "id": format!("m-{number}"), "data": { "number": number }, "delayMs": delay_ms })
-    };
+    let delayed = |number: u64, delay_ms: u64| json!({ "queue": "orders", "id": format!("m-{number}"), "data": { "number": number }, "delayMs": delay_ms });
     let scheduled = call(&gateway, "POST", "/publish/delayed", delayed(1, 3_000), 201).await?;
     call(&gateway, "POST", "/publish/delayed", delayed(2, 2_000), 201).await?;
     call(&gateway, "DELETE", "/queues/orders/messages/m-2", Value::Null, 200).await?;

@@ -12,9 +12,9 @@ use sluicegate_engine::message::{Message, now_ms};
 use sluicegate_engine::step::Validate as _;
 use sluicegate_store::queue::{LARGEST_MESSAGE_BYTES, MAX_BATCH_MESSAGES, Publication, Queues};
 
+use super::PublishArgs;
 use super::list::line;
 use super::place::Place;
-use super::PublishArgs;
 use crate::validation::SchemaStep;
 
 /// So many bytes of lines are published together at most.
@@ -91,7 +91,9 @@ fn schema(args: &PublishArgs, place: &Place, schema: Option<&str>) -> anyhow::Re
         ),
         (Some(name), Some(config)) => match SchemaStep::build(name, &config.schemas) {
             Ok(step) => Ok(Some(step)),
-            Err(_) => bail!("the queue's schema `{name}` is not in the configuration; define it, or publish --unchecked"),
+            Err(_) => {
+                bail!("the queue's schema `{name}` is not in the configuration; define it, or publish --unchecked")
+            }
         },
     }
 }

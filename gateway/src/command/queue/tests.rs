@@ -84,7 +84,9 @@ async fn a_queue_is_made_listed_shown_changed_and_removed() {
     assert_eq!(lines[0].split_whitespace().next(), Some("QUEUE"));
     assert!(lines[1].starts_with("mail    delay   0"), "{table}");
     assert_eq!(lines[3], "2 queues; `sluicegate queue show NAME` shows one");
-    assert!(beside.says(&["list", "--limit", "1"]).await.ends_with("1 queues, and there are more; --limit shows them\n"));
+    assert!(
+        beside.says(&["list", "--limit", "1"]).await.ends_with("1 queues, and there are more; --limit shows them\n")
+    );
     let shown = beside.says(&["show", "orders"]).await;
     assert!(shown.contains("retention.maxMessages   10\n") && !shown.contains("delayMs"), "{shown}");
 
@@ -117,7 +119,9 @@ async fn what_cannot_be_is_refused_with_the_option_to_change() {
     beside.refuses(&["reset", "q", "g", "--to", "0"], "from 1").await;
     beside.refuses(&["publish", "q", "1", "--priority", "10"], "10 is not in 0..=9").await;
     beside.refuses(&["publish", "q", "1", "--delay", "31d"], "30 days").await;
-    beside.refuses(&["publish", "q", "1", "--delay", "1s", "--at", "2026-11-20T16:00:00Z"], "cannot be used with").await;
+    beside
+        .refuses(&["publish", "q", "1", "--delay", "1s", "--at", "2026-11-20T16:00:00Z"], "cannot be used with")
+        .await;
     assert!(parse(&["list"]).is_err(), "it has to be said where the store is");
     beside.store.close().await;
 }
@@ -126,8 +130,21 @@ async fn what_cannot_be_is_refused_with_the_option_to_change() {
 async fn messages_are_published_listed_taken_back_and_removed() {
     let beside = Beside::start().await;
     beside.says(&["create", "q"]).await;
-    let words =
-        ["publish", "q", r#"{"a":1}"#, "--id", "m-1", "--type", "t", "--key", "k", "--header", "h=v=w", "--priority", "9"];
+    let words = [
+        "publish",
+        "q",
+        r#"{"a":1}"#,
+        "--id",
+        "m-1",
+        "--type",
+        "t",
+        "--key",
+        "k",
+        "--header",
+        "h=v=w",
+        "--priority",
+        "9",
+    ];
     assert_eq!(beside.says(&words).await, "m-1 at offset 1\n");
     let said = beside.says(&["publish", "q", "text", "--id", "m-2", "--delay", "1h"]).await;
     assert!(said.starts_with("m-2 scheduled for 20"), "{said}");
@@ -145,13 +162,21 @@ async fn messages_are_published_listed_taken_back_and_removed() {
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("OFFSET  TIME") && lines[1].contains("ready  m-1"), "{table}");
     assert_eq!(lines[5], "4 messages");
-    assert!(beside.says(&["messages", "q", "--limit", "2"]).await.ends_with("2 messages, and there are more; --limit shows them\n"));
+    assert!(
+        beside
+            .says(&["messages", "q", "--limit", "2"])
+            .await
+            .ends_with("2 messages, and there are more; --limit shows them\n")
+    );
     let scheduled = beside.json(&["messages", "q", "--state", "scheduled"]).await;
     assert_eq!((scheduled.len(), &scheduled[0]["id"]), (1, &json!("m-2")));
     let consumer = beside.queues.join("q", "g", Start::Earliest).await.expect("joined");
     consumer.claim(1, 1 << 20).await.expect("claimed");
     let claimed = beside.json(&["messages", "q", "--state", "claimed"]).await;
-    assert_eq!((&claimed[0]["id"], &claimed[0]["state"], &claimed[0]["group"]), (&json!("m-1"), &json!("claimed"), &json!("g")));
+    assert_eq!(
+        (&claimed[0]["id"], &claimed[0]["state"], &claimed[0]["group"]),
+        (&json!("m-1"), &json!("claimed"), &json!("g"))
+    );
 
     assert_eq!(beside.says(&["cancel", "q", "m-2"]).await, "message m-2 of the queue q is cancelled\n");
     beside.refuses(&["cancel", "q", "m-1"], "has been claimed").await;
@@ -222,7 +247,7 @@ queues: { declared: { schema: order } }
 pipelines: { p: { source: { queue: declared }, targets: { out: { stdio: {} } } } }
 ";
     std::fs::write(&file, text).expect("written");
-    let config = config::load(&[file.clone()], &Process).unwrap_or_else(|wrong| panic!("{wrong}")).config;
+    let config = config::load(std::slice::from_ref(&file), &Process).unwrap_or_else(|wrong| panic!("{wrong}")).config;
     crate::queues::StoreQueues::new(&beside.queues).declare_all(&config.queues).await.expect("declared");
     let with_config = async |words: &[&str]| {
         let file = file.display().to_string();

@@ -65,7 +65,10 @@ pub(crate) fn resolve(
     let data_dir = absolute(&base_of(root.place("/data_dir")), &written.file.data_dir);
     let version = resolver.version().into();
     let Resolver { schemas, plugins, wrong, .. } = resolver;
-    (Config { server, data_dir, store, receipts, encryption, schemas, plugins, queues, pipelines, tests, version }, wrong)
+    (
+        Config { server, data_dir, store, receipts, encryption, schemas, plugins, queues, pipelines, tests, version },
+        wrong,
+    )
 }
 
 impl Resolver<'_> {

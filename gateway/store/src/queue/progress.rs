@@ -145,9 +145,8 @@ impl Question for ListPending {
         let values = [queue.queue_id, self.after.0, self.after.1, self.limit as u64 + 1].map(Value::from);
         let rows = connection.query(sql, &values).await?;
         let shown = &rows[..rows.len().min(self.limit)];
-        let pending = |row: &Row| {
-            Ok(Pending { group: row.text(10)?, progress: progress(row, 7)?, message: listed(row, true)? })
-        };
+        let pending =
+            |row: &Row| Ok(Pending { group: row.text(10)?, progress: progress(row, 7)?, message: listed(row, true)? });
         let items = shown.iter().map(pending).collect::<Result<_, StoreError>>()?;
         let next = match shown.last().filter(|_| rows.len() > self.limit) {
             Some(row) => Some(format!("{}.{}", row.unsigned(0)?, row.unsigned(11)?)),
