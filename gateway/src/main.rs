@@ -8,6 +8,7 @@ use sluicegate::command::bench::{self, BenchArgs};
 use sluicegate::command::dlq::{self, DlqCommand};
 use sluicegate::command::inspection::{self, CheckArgs, GraphArgs, TestArgs};
 use sluicegate::command::plugin::{self, PluginCommand};
+use sluicegate::command::queue::{self, QueueCommand, TailArgs};
 use sluicegate::command::run::{self, Ended, RunArgs};
 use sluicegate::command::schema;
 use sluicegate::command::trace::{self, TraceArgs};
@@ -46,6 +47,11 @@ enum Command {
     #[command(subcommand)]
     Dlq(DlqCommand),
     Trace(TraceArgs),
+    /// Manage queues, publish to them and look into them.
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Follow what is published to a queue, without consuming it.
+    Tail(TailArgs),
 }
 
 /// The configuration has mistakes.
@@ -105,5 +111,13 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             out.flush()?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Queue(command) => manage_queues(&command).await,
+        Command::Tail(args) => manage_queues(&QueueCommand::Tail(args)).await,
     }
+}
+
+async fn manage_queues(command: &QueueCommand) -> anyhow::Result<ExitCode> {
+    let place = command.place().find()?;
+    queue::run(command, &place, &mut queue::ask_at_terminal, &mut std::io::stdout()).await?;
+    Ok(ExitCode::SUCCESS)
 }

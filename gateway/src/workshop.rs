@@ -26,6 +26,7 @@ use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
 use crate::dead_letters::StoreAndBroker;
 use crate::spool::StoreSpool;
+use crate::queue_meters::{MeasuredBackend, QueueMeters};
 use crate::queues::StoreQueues;
 use crate::validation::SchemaStep;
 
@@ -41,6 +42,8 @@ pub struct Workshop {
     pub receipts: Arc<StoreReceipts>,
     /// The store's queues.
     pub queues: Queues,
+    /// What is measured of them.
+    pub meters: Arc<QueueMeters>,
 }
 
 impl Workshop {
@@ -72,7 +75,10 @@ impl Workshop {
             spool: Some(Arc::new(StoreSpool(Arc::clone(&self.store)))),
             ordered: pipeline.order != Order::None,
             queues: Access {
-                backend: Some(Arc::new(StoreQueues::new(&self.queues))),
+                backend: Some(Arc::new(MeasuredBackend::new(
+                    Arc::new(StoreQueues::new(&self.queues)),
+                    Arc::clone(&self.meters),
+                ))),
                 declared: Arc::clone(&config.queues),
             },
         };

@@ -8,6 +8,7 @@ pub mod graph;
 pub mod inspection;
 pub mod location;
 pub mod plugin;
+pub mod queue;
 pub mod run;
 pub mod schema;
 pub mod test;
