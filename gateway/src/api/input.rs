@@ -46,6 +46,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for TextInput<T> {
         let invalid = |why: String| ApiError::new(ApiCode::InvalidRequest, why);
         // Nesting is limited before anything is built of it.
         let value = parse_json(&text).map_err(|error| invalid(error.to_string()))?;
+        // serde would take a list for an object, member by member.
+        if !value.is_object() {
+            return Err(invalid("the request's body is not a JSON object".to_owned()));
+        }
         let form = serde_path_to_error::deserialize(value).map_err(|error| {
             invalid(format!("the request's body does not fit at `{}`: {}", error.path(), error.inner()))
         })?;

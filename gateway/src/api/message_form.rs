@@ -172,7 +172,7 @@ fn body(
                 Err(invalid(format!("`data` is JSON, which `{media}` is not: give a string or `dataBase64`")))
             }
             (_, data) => {
-                let exact = json_text::member(text, "data").unwrap_or_default();
+                let exact = json_text::member(text, "data").ok_or_else(|| invalid("a message is a JSON object"))?;
                 let content_type = content_type.unwrap_or_else(|| "application/json".to_owned());
                 Ok((Body::with_json(Bytes::copy_from_slice(exact), Arc::new(data)), Some(content_type)))
             }
