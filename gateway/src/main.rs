@@ -41,7 +41,7 @@ enum Command {
     #[command(subcommand)]
     Plugin(PluginCommand),
     Bench(BenchArgs),
-    /// Read dead letters.
+    /// Read, repair and redrive dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
 }
@@ -94,8 +94,8 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plugin(command) => plugin::run(&command, &mut out).await.map(ExitCode::from),
         Command::Bench(args) => bench::run(&args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Dlq(command) => {
-            let data_dir = command.store().find_data_dir()?;
-            dlq::run(&command, &data_dir, &mut out).await?;
+            let place = command.store().find()?;
+            dlq::run(&command, &place, &mut out).await?;
             out.flush()?;
             Ok(ExitCode::SUCCESS)
         }

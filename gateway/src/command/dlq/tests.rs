@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Parser;
@@ -19,11 +20,15 @@ fn parse(line: &str) -> Result<DlqCommand, clap::Error> {
     Line::try_parse_from(["dlq"].into_iter().chain(line.split_whitespace())).map(|line| line.command)
 }
 
+fn embedded(data_dir: &Path) -> Place {
+    Place { location: Location::embedded(data_dir), config: None }
+}
+
 async fn answer(data_dir: &Path, line: &str) -> anyhow::Result<String> {
     let command = parse(&format!("{line} --data-dir {}", data_dir.display()))?;
     assert_eq!(command.store().data_dir.as_deref(), Some(data_dir));
     let mut out = Vec::new();
-    run(&command, data_dir, &mut out).await?;
+    run(&command, &embedded(data_dir), &mut out).await?;
     Ok(String::from_utf8(out)?)
 }
 
@@ -281,7 +286,7 @@ async fn a_reader_that_goes_away_is_no_error() {
     let store = filled(folder.path()).await;
     for line in ["list", "list --json", "show 0193-a", "show 0193-a --json"] {
         let command = parse(&format!("{line} --data-dir .")).expect("a command");
-        run(&command, folder.path(), &mut Gone).await.unwrap_or_else(|error| panic!("{line}: {error}"));
+        run(&command, &embedded(folder.path()), &mut Gone).await.unwrap_or_else(|error| panic!("{line}: {error}"));
     }
     store.close().await;
 }
@@ -291,13 +296,13 @@ fn the_data_folder_is_given_or_the_configurations() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("sluicegate.yaml");
     let store = StoreArgs { config: Some(file.clone()), data_dir: None };
-    let refused = store.find_data_dir().expect_err("no such file");
-    assert!(refused.to_string().contains("--data-dir DIR names it without one"), "{refused}");
+    let refused = store.find().expect_err("no such file");
+    assert!(refused.to_string().contains("--data-dir DIR names the data folder without one"), "{refused}");
     let text = "data_dir: kept\npipelines: { p: { source: { stdio: {} }, targets: { t: { stdio: {} } } } }\n";
     std::fs::write(&file, text).expect("written");
-    assert_eq!(store.find_data_dir().expect("a folder"), folder.path().join("kept"));
+    assert_eq!(store.find().expect("a folder").location, Location::embedded(folder.path().join("kept")));
     let store = StoreArgs { config: None, data_dir: Some("elsewhere".into()) };
-    assert_eq!(store.find_data_dir().expect("a folder"), Path::new("elsewhere"));
+    assert_eq!(store.find().expect("a folder").location, Location::embedded("elsewhere"));
 }
 
 #[test]
@@ -318,8 +323,8 @@ fn the_command_line_is_checked_before_anything_is_read() {
     else {
         panic!("a list")
     };
-    let since = args.since.expect("given");
+    let since = args.filter.since.expect("given");
     let week = Timestamp::now().duration_since(since).as_hours();
     assert_eq!(week, 7 * 24);
-    assert_eq!(args.until.expect("given").to_string(), "2026-11-20T15:00:00Z");
+    assert_eq!(args.filter.until.expect("given").to_string(), "2026-11-20T15:00:00Z");
 }
