@@ -8,4 +8,5 @@ mod examples;
 mod faults;
 mod plugin_cli;
 mod raw_client;
+mod redrive;
 mod reload;
