@@ -43,7 +43,7 @@ enum Command {
     #[command(subcommand)]
     Plugin(PluginCommand),
     Bench(BenchArgs),
-    /// Read dead letters.
+    /// Read, repair and redrive dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
     Trace(TraceArgs),
@@ -106,8 +106,8 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Dlq(command) => {
-            let data_dir = command.store().find_data_dir()?;
-            dlq::run(&command, &data_dir, &mut out).await?;
+            let place = command.store().find()?;
+            dlq::run(&command, &place, &mut out).await?;
             out.flush()?;
             Ok(ExitCode::SUCCESS)
         }

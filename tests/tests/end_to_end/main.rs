@@ -9,4 +9,5 @@ mod faults;
 mod plugin_cli;
 mod queues;
 mod raw_client;
+mod redrive;
 mod reload;

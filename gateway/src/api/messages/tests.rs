@@ -27,7 +27,15 @@ impl Served {
             pipelines: { p: { source: { stdio: {} }, targets: { t: { stdio: {} } } } }\n";
         let config = load_text(text).unwrap_or_else(|wrong| panic!("{wrong}")).config;
         let host = PluginHost::new(HostConfig::default()).expect("a host");
-        let api = Api { store, config: watch::channel(Arc::new(config)).1, host };
+        let api = Api {
+            queues: Queues::new(Arc::clone(&store)),
+            store,
+            config: watch::channel(Arc::new(config)).1,
+            host,
+            meters: Arc::default(),
+            schemas: QueueSchemas::default(),
+            running: watch::channel(Arc::default()).1,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();

@@ -4,10 +4,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use serde_json::Value;
-use sluicegate_engine::dead_letter::{Attempt, DeadLetter};
+use sluicegate_engine::dead_letter::Attempt;
 use sluicegate_engine::failure::SchemaError;
-use sluicegate_engine::message::{Body, Message};
-use sluicegate_store::dead_letter::Summary;
+use sluicegate_engine::message::{Body, Headers, Message};
+use sluicegate_store::dead_letter::{KeptEdit, KeptLetter, Summary};
 
 use super::text::time;
 
@@ -73,6 +73,18 @@ pub(super) struct ShownLetter<'a> {
     original: ShownMessage<'a>,
     /// Null when it was as received.
     at_failure: Option<ShownMessage<'a>>,
+    cause: &'a str,
+    being_redriven: bool,
+    /// Null when nobody has edited it.
+    edit: Option<ShownEdit<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownEdit<'a> {
+    at: String,
+    by: &'a str,
+    body: Option<Content<'a>>,
+    headers: Option<Vec<ShownHeader<'a>>>,
 }
 
 #[derive(Serialize)]
@@ -141,9 +153,13 @@ impl<'a> From<&'a Body> for Content<'a> {
     }
 }
 
-impl<'a> From<&'a DeadLetter> for ShownLetter<'a> {
-    fn from(letter: &'a DeadLetter) -> Self {
+impl<'a> From<&'a KeptLetter> for ShownLetter<'a> {
+    fn from(kept: &'a KeptLetter) -> Self {
+        let letter = &kept.letter;
         Self {
+            cause: &kept.cause,
+            being_redriven: kept.is_being_redriven,
+            edit: kept.edit.as_ref().map(ShownEdit::from),
             id: &letter.id,
             failed_at: time(letter.failed_at_ms, 3),
             pipeline: &letter.pipeline,
@@ -165,6 +181,24 @@ impl<'a> From<&'a DeadLetter> for ShownLetter<'a> {
     }
 }
 
+impl<'a> From<&'a KeptEdit> for ShownEdit<'a> {
+    fn from(kept: &'a KeptEdit) -> Self {
+        let headers = |headers: &'a Headers| headers.iter().map(ShownHeader::from).collect();
+        Self {
+            at: time(kept.at_ms, 3),
+            by: &kept.by,
+            body: kept.edit.body.as_deref().map(Content::from),
+            headers: kept.edit.headers.as_ref().map(headers),
+        }
+    }
+}
+
+impl<'a> From<(&'a str, &'a bytes::Bytes)> for ShownHeader<'a> {
+    fn from((name, value): (&'a str, &'a bytes::Bytes)) -> Self {
+        Self { name, value: Content::from(&value[..]) }
+    }
+}
+
 impl<'a> From<&'a SchemaError> for ShownSchemaError<'a> {
     fn from(error: &'a SchemaError) -> Self {
         Self { pointer: &error.pointer, error: &error.text }
@@ -179,8 +213,6 @@ impl<'a> From<&'a Attempt> for ShownAttempt<'a> {
 
 impl<'a> From<&'a Message> for ShownMessage<'a> {
     fn from(message: &'a Message) -> Self {
-        let header =
-            |(name, value): (&'a str, &'a bytes::Bytes)| ShownHeader { name, value: Content::from(&value[..]) };
         Self {
             id: &message.id,
             source: &message.source,
@@ -189,7 +221,7 @@ impl<'a> From<&'a Message> for ShownMessage<'a> {
             time: time(message.time_ms, 3),
             content_type: message.content_type.as_deref(),
             key: message.key.as_deref().map(Content::from),
-            headers: message.headers.iter().map(header).collect(),
+            headers: message.headers.iter().map(ShownHeader::from).collect(),
             attempt: message.attempt,
             expires_at: message.expires_at_ms.map(|ms| time(ms, 3)),
             deliver_at: message.deliver_at_ms.map(|ms| time(ms, 3)),

@@ -5,6 +5,7 @@ use std::io::Write;
 use sluicegate_engine::dead_letter::DeadLetter;
 use sluicegate_engine::message::{Body, Message};
 use sluicegate_store::Reader;
+use sluicegate_store::dead_letter::KeptEdit;
 
 use super::ShowArgs;
 use super::record::{Content, ShownLetter};
@@ -14,13 +15,14 @@ use super::text::{block, indented, inline, time};
 const MAX_SHOWN_BODY_BYTES: usize = 16 << 10;
 
 pub(super) async fn show(args: &ShowArgs, reader: &Reader, out: &mut impl Write) -> anyhow::Result<()> {
-    let letter = reader.show(&args.id).await?;
+    let kept = reader.find(&args.id).await?;
+    let letter = &kept.letter;
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &ShownLetter::from(&letter))?;
+        serde_json::to_writer_pretty(&mut *out, &ShownLetter::from(&kept))?;
         writeln!(out)?;
     } else {
-        write_cause(&letter, out)?;
-        write_evidence(&letter, out)?;
+        write_cause(letter, out)?;
+        write_evidence(letter, out)?;
         writeln!(out, "\nMessage as received")?;
         write_message(&letter.original, out)?;
         if letter.at_failure == letter.original {
@@ -29,9 +31,29 @@ pub(super) async fn show(args: &ShowArgs, reader: &Reader, out: &mut impl Write)
             writeln!(out, "\nMessage when it failed")?;
             write_message(&letter.at_failure, out)?;
         }
+        if let Some(edit) = &kept.edit {
+            write_edit(edit, out)?;
+        }
+        if kept.is_being_redriven {
+            writeln!(out, "\nIt is being redriven.")?;
+        }
     }
     out.flush()?;
     Ok(())
+}
+
+fn write_edit(kept: &KeptEdit, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(out, "\nTo be redriven with, edited by {} at {}", inline(&kept.by), time(kept.at_ms, 0))?;
+    if let Some(headers) = &kept.edit.headers {
+        writeln!(out, "  headers")?;
+        for (name, value) in headers.iter() {
+            writeln!(out, "    {}: {}", inline(name), inline(&octets(value)))?;
+        }
+    }
+    match &kept.edit.body {
+        Some(body) => write_body(&Body::from(body.clone()), out),
+        None => writeln!(out, "  the body as it was"),
+    }
 }
 
 /// Names and values under each other; absent values are left out.
