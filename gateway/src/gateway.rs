@@ -93,8 +93,7 @@ impl Gateway {
         let receipts = Arc::new(StoreReceipts::start(Arc::clone(&store), trace::settings(&config.receipts)));
         let queues = Queues::new(Arc::clone(&store));
         StoreQueues::new(&queues).declare_all(&config.queues).await?;
-        let workshop =
-            Workshop { host, ingress: Ingress::default(), store, receipts, queues, meters: Arc::default() };
+        let workshop = Workshop { host, ingress: Ingress::default(), store, receipts, queues, meters: Arc::default() };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 

@@ -19,15 +19,15 @@ use sluicegate_plugin_host::{ConfiguredPlugin, Isolation, Limits, Plugin, Plugin
 use sluicegate_store::Store;
 use sluicegate_store::deduplication::StoreDeduplication;
 use sluicegate_store::inbox::StoreInbox;
-use sluicegate_store::receipt::StoreReceipts;
 use sluicegate_store::queue::Queues;
+use sluicegate_store::receipt::StoreReceipts;
 
 use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
 use crate::dead_letters::StoreAndBroker;
-use crate::spool::StoreSpool;
 use crate::queue_meters::{MeasuredBackend, QueueMeters};
 use crate::queues::StoreQueues;
+use crate::spool::StoreSpool;
 use crate::validation::SchemaStep;
 
 /// Everything parts are made with.

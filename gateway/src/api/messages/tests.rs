@@ -3,12 +3,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sluicegate_connectors::http::{ServerLimits, serve};
 use sluicegate_plugin_host::{HostConfig, PluginHost};
+use sluicegate_store::queue::Queues;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, QueueSchemas};
 use crate::config::in_memory::load_text;
 use crate::trace::tests::filled;
 
