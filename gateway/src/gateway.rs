@@ -12,6 +12,8 @@ use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
 use sluicegate_store::Store;
+use sluicegate_store::queue::Queues;
+use sluicegate_store::receipt::StoreReceipts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -19,15 +21,19 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::Api;
+use crate::api::{Api, QueueSchemas};
 use crate::config::{Config, PipelineConfig, ServerConfig};
+use crate::queues::{Keeping, StoreQueues};
 use crate::redriving;
 use crate::server::{self, Snapshot, View};
+use crate::trace;
 use crate::workshop::{LoadedPlugins, Workshop};
 
 /// See the module.
 pub struct Gateway {
     workshop: Workshop,
+    /// Publishes what is scheduled and removes what is old.
+    keeping: Keeping,
     config: Config,
     /// Shows the configuration in force to the API.
     in_force: watch::Sender<Arc<Config>>,
@@ -83,8 +89,12 @@ impl Gateway {
         plugins: LoadedPlugins,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self> {
-        let store = Store::open(&config.location()).await.context("cannot open the store")?;
-        let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
+        let store = Arc::new(Store::open(&config.location()).await.context("cannot open the store")?);
+        let receipts = Arc::new(StoreReceipts::start(Arc::clone(&store), trace::settings(&config.receipts)));
+        let queues = Queues::new(Arc::clone(&store));
+        StoreQueues::new(&queues).declare_all(&config.queues).await?;
+        let workshop =
+            Workshop { host, ingress: Ingress::default(), store, receipts, queues, meters: Arc::default() };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 
@@ -105,7 +115,15 @@ impl Gateway {
         let stop_redriving = CancellationToken::new();
         let redriving = redriving::run(Arc::clone(&workshop.store), shown.clone(), stop_redriving.clone());
         let redriving = tokio::spawn(redriving);
-        let api = Api { store: Arc::clone(&workshop.store), config: shown, host: workshop.host.clone() };
+        let api = Api {
+            store: Arc::clone(&workshop.store),
+            config: shown,
+            host: workshop.host.clone(),
+            queues: workshop.queues.clone(),
+            meters: Arc::clone(&workshop.meters),
+            schemas: QueueSchemas::default(),
+            running: seen.clone(),
+        };
         let app = server::router(View { running: seen, metrics }, api, &workshop.ingress);
         let stop_server = CancellationToken::new();
         let served = serve(listener, app, limits(&config.server), stop_server.clone().cancelled_owned());
@@ -114,8 +132,10 @@ impl Gateway {
                 error!(%error, "the HTTP server ended");
             }
         });
+        let keeping = Keeping::start(&workshop.queues);
         let gateway = Self {
             workshop,
+            keeping,
             config,
             in_force,
             running,
@@ -158,6 +178,9 @@ impl Gateway {
         };
         let (unchanged, changed): (Vec<_>, Vec<_>) = config.pipelines.iter().partition(is_running);
         let assemblies = self.workshop.build(&config, &changed, plugins).await?;
+        if config.queues != self.config.queues {
+            StoreQueues::new(&self.workshop.queues).declare_all(&config.queues).await?;
+        }
 
         let mut changes = Changes { unchanged: unchanged.len(), ..Changes::default() };
         let kept: HashSet<&str> = config.pipelines.iter().map(|pipeline| &*pipeline.name).collect();
@@ -180,6 +203,7 @@ impl Gateway {
                 }
             }
         }
+        self.workshop.receipts.set(trace::settings(&config.receipts));
         self.in_force.send_replace(Arc::new(config.clone()));
         self.config = config;
         self.publish(false);
@@ -236,6 +260,8 @@ impl Gateway {
                 "answers of idempotency keys were not recorded within {RECORDING_LIMIT:?}; repetitions of these requests are delivered again"
             );
         }
+        self.workshop.receipts.close().await;
+        self.keeping.stop().await;
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");
         abandoned
@@ -309,7 +335,9 @@ impl Running {
     fn must_end_before_its_successor(&self) -> bool {
         let reads_alone = match self.config.source {
             SourceConfig::File(_) | SourceConfig::Stdio(_) | SourceConfig::Generate(_) => true,
-            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) => false,
+            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) | SourceConfig::Queue(_) => {
+                false
+            }
         };
         reads_alone || self.config.order != Order::None
     }

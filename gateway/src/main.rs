@@ -8,8 +8,10 @@ use sluicegate::command::bench::{self, BenchArgs};
 use sluicegate::command::dlq::{self, DlqCommand};
 use sluicegate::command::inspection::{self, CheckArgs, GraphArgs, TestArgs};
 use sluicegate::command::plugin::{self, PluginCommand};
+use sluicegate::command::queue::{self, QueueCommand, TailArgs};
 use sluicegate::command::run::{self, Ended, RunArgs};
 use sluicegate::command::schema;
+use sluicegate::command::trace::{self, TraceArgs};
 use sluicegate::telemetry::{self, LogFormat};
 
 #[global_allocator]
@@ -44,6 +46,12 @@ enum Command {
     /// Read, repair and redrive dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    Trace(TraceArgs),
+    /// Manage queues, publish to them and look into them.
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Follow what is published to a queue, without consuming it.
+    Tail(TailArgs),
 }
 
 /// The configuration has mistakes.
@@ -93,11 +101,23 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Schema => Ok(schema::schema(&mut out)?.into()),
         Command::Plugin(command) => plugin::run(&command, &mut out).await.map(ExitCode::from),
         Command::Bench(args) => bench::run(&args, &mut out).await.map(|()| ExitCode::SUCCESS),
+        Command::Trace(args) => {
+            trace::run(&args, &args.location.find()?, &mut out).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Dlq(command) => {
             let place = command.store().find()?;
             dlq::run(&command, &place, &mut out).await?;
             out.flush()?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Queue(command) => manage_queues(&command).await,
+        Command::Tail(args) => manage_queues(&QueueCommand::Tail(args)).await,
     }
+}
+
+async fn manage_queues(command: &QueueCommand) -> anyhow::Result<ExitCode> {
+    let place = command.place().find()?;
+    queue::run(command, &place, &mut queue::ask_at_terminal, &mut std::io::stdout()).await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use sluicegate_connectors::http::Ingress;
+use sluicegate_connectors::queue::Access;
 use sluicegate_connectors::registry::BuildContext;
 use sluicegate_engine::dead_letter::DeadLetters;
 use sluicegate_engine::deduplication::Deduplication;
@@ -18,11 +19,15 @@ use sluicegate_plugin_host::{ConfiguredPlugin, Isolation, Limits, Plugin, Plugin
 use sluicegate_store::Store;
 use sluicegate_store::deduplication::StoreDeduplication;
 use sluicegate_store::inbox::StoreInbox;
+use sluicegate_store::receipt::StoreReceipts;
+use sluicegate_store::queue::Queues;
 
 use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
 use crate::dead_letters::StoreAndBroker;
 use crate::spool::StoreSpool;
+use crate::queue_meters::{MeasuredBackend, QueueMeters};
+use crate::queues::StoreQueues;
 use crate::validation::SchemaStep;
 
 /// Everything parts are made with.
@@ -33,6 +38,12 @@ pub struct Workshop {
     pub ingress: Ingress,
     /// Keeps dead letters.
     pub store: Arc<Store>,
+    /// Keeps receipts.
+    pub receipts: Arc<StoreReceipts>,
+    /// The store's queues.
+    pub queues: Queues,
+    /// What is measured of them.
+    pub meters: Arc<QueueMeters>,
 }
 
 impl Workshop {
@@ -63,6 +74,13 @@ impl Workshop {
             ingress: self.ingress.clone(),
             spool: Some(Arc::new(StoreSpool(Arc::clone(&self.store)))),
             ordered: pipeline.order != Order::None,
+            queues: Access {
+                backend: Some(Arc::new(MeasuredBackend::new(
+                    Arc::new(StoreQueues::new(&self.queues)),
+                    Arc::clone(&self.meters),
+                ))),
+                declared: Arc::clone(&config.queues),
+            },
         };
         let settings = TargetSettings {
             max_in_flight: share(pipeline.max_in_flight, pipeline.targets.len()),
@@ -94,7 +112,7 @@ impl Workshop {
             Arc::new(deduplication) as Arc<dyn Deduplication>
         });
         let inbox = StoreInbox::new(Arc::clone(&self.store), &pipeline.name);
-        State { inbox: Some(Arc::new(inbox)), receipts: None, deduplication }
+        State { inbox: Some(Arc::new(inbox)), receipts: Some(self.receipts.clone()), deduplication }
     }
 }
 

@@ -62,6 +62,9 @@ pub struct BenchArgs {
     /// Also measures the gateway without steps: what the plugins cost and what the rest does.
     #[arg(long)]
     pub without_steps: bool,
+    /// Also measures the gateway with a receipt of every message and of none: what receipts cost.
+    #[arg(long)]
+    pub receipts: bool,
     /// One JSON object with every round.
     #[arg(long)]
     pub json: bool,
@@ -137,6 +140,9 @@ pub async fn run(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let mut sides = vec![Side::Bare, Side::Gateway];
     if args.without_steps {
         sides.insert(1, Side::GatewayWithoutSteps);
+    }
+    if args.receipts {
+        sides.extend([Side::GatewayWithoutReceipts, Side::GatewayWithReceipts]);
     }
     let plan = Plan {
         program: std::env::current_exe().context("cannot find this program's own file")?,

@@ -10,7 +10,7 @@ mod record;
 mod redrive;
 mod repair;
 mod show;
-mod text;
+pub(crate) mod text;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -235,7 +235,7 @@ async fn leaving(store: &Store, answered: anyhow::Result<()>) -> anyhow::Result<
     answered
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let direct = error.downcast_ref::<io::Error>().map(io::Error::kind);
     let through_json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
     direct.or(through_json) == Some(io::ErrorKind::BrokenPipe)
@@ -247,7 +247,7 @@ fn parse_class(name: &str) -> Result<FailureClass, String> {
 }
 
 /// A point in time, or how long before now it is.
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }

@@ -6,10 +6,13 @@ pub mod check;
 pub mod dlq;
 pub mod graph;
 pub mod inspection;
+pub mod location;
 pub mod plugin;
+pub mod queue;
 pub mod run;
 pub mod schema;
 pub mod test;
+pub mod trace;
 
 use std::process::ExitCode;
 

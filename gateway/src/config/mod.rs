@@ -40,7 +40,7 @@ pub use loading::{Loaded, load};
 pub use location::{FileId, Location, Sources};
 pub use resolved::{
     BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
-    PipelineConfig, PluginConfig, PluginLimits, SchemaConfig, ServerConfig, StepConfig, TestCase,
+    PipelineConfig, PluginConfig, PluginLimits, ReceiptsConfig, SchemaConfig, ServerConfig, StepConfig, TestCase,
 };
 pub use shape::schema;
 pub use surroundings::{Process, Surroundings};

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use sluicegate_connectors::quantity::Secret;
+use sluicegate_connectors::queue::Declarations;
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 use sluicegate_engine::failure::FailureClass;
 use sluicegate_engine::message::Message;
@@ -40,6 +41,8 @@ pub struct Config {
     pub schemas: Vec<Arc<SchemaConfig>>,
     /// All plugins: the declared ones in the order written, then the built-in ones that are used by name.
     pub plugins: Vec<Arc<PluginConfig>>,
+    /// All queues that are declared, by name.
+    pub queues: Arc<Declarations>,
     /// All pipelines, in the order written.
     pub pipelines: Vec<PipelineConfig>,
     /// All test cases, in the order written.

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use sluicegate_connectors::quantity::{Secret, Size, Span};
+use sluicegate_connectors::queue::Declaration;
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 
 use super::dead_letter::DeadLetterConfig;
@@ -41,6 +42,10 @@ pub struct ConfigFile {
     /// Plugins by name. The built-in ones (`jq`, `content-router`, `topic-router`, `redact`, `split`) need no entry.
     #[serde(default)]
     pub plugins: Entries<PluginSection>,
+    /// The gateway's own durable queues by name, for `queue` sources and targets. Created, or brought to these
+    /// properties, when the gateway starts; removing one here leaves it in the store.
+    #[serde(default)]
+    pub queues: Entries<Declaration>,
     /// Pipelines by name.
     #[serde(default)]
     pub pipelines: Entries<PipelineSection>,

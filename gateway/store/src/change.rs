@@ -34,9 +34,7 @@ pub(crate) trait Change: Send + 'static {
     async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<Self::Output, StoreError>;
 
     /// Called once it is durable, before the caller is told, and also when he waits no more. Must not block.
-    fn committed(&mut self, output: &mut Self::Output) {
-        let _: &mut Self::Output = output;
-    }
+    fn committed(&mut self, _output: &mut Self::Output) {}
 }
 
 /// The transaction a change is applied in: a [`Connection`] with something to say once it is committed.
@@ -118,9 +116,10 @@ impl<C: Change> Pending for Queued<C> {
         if let Ok(output) = &mut result {
             change.committed(output);
         }
+        // First, so that whoever has his answer finds the room free.
+        drop(room);
         if answer.send(result).is_err() {
             tracing::debug!(doing, "nobody waits for this change any more");
         }
-        drop(room);
     }
 }

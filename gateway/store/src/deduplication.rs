@@ -111,7 +111,9 @@ fn key_hash(message: &Message) -> KeyHash {
 /// Messages under way, by pipeline: shared by a pipeline and its successor. Each with a channel that closes when the
 /// message's way has ended.
 #[derive(Debug, Default)]
-pub(crate) struct UnderwayKeys(Mutex<HashMap<(Arc<str>, KeyHash), watch::Sender<()>>>);
+pub(crate) struct UnderwayKeys(Mutex<Underway>);
+
+type Underway = HashMap<(Arc<str>, KeyHash), watch::Sender<()>>;
 
 impl UnderwayKeys {
     fn enter(&self, pipeline: &Arc<str>, key: KeyHash) -> Result<Entering<'_>, watch::Receiver<()>> {
@@ -129,7 +131,7 @@ impl UnderwayKeys {
         self.lock().remove(&(Arc::clone(pipeline), key));
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(Arc<str>, KeyHash), watch::Sender<()>>> {
+    fn lock(&self) -> MutexGuard<'_, Underway> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

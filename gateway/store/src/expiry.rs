@@ -46,7 +46,7 @@ impl Change for Expire {
 
 /// Sweeps until it is aborted.
 pub(crate) async fn sweep(queue: Queue) {
-    let mut pause = PAUSE;
+    let mut pause = EVERY;
     loop {
         tokio::time::sleep(pause).await;
         pause = match queue.change(Expire).await {

@@ -29,7 +29,9 @@ pub mod idempotency;
 pub mod inbox;
 mod leases;
 mod place;
+pub mod queue;
 mod reader;
+pub mod receipt;
 pub mod redrive;
 mod schema;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]

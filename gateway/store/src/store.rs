@@ -258,6 +258,19 @@ impl Store {
     }
 }
 
+#[cfg(test)]
+impl Store {
+    /// Closes the files without giving back what this gateway has claimed, as if it had been killed.
+    pub(crate) async fn close_without_leaving(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.stop.notify_one();
+        if let Some(ended) = writer {
+            ended.await.expect("the writer ends");
+        }
+        self.reader.close().await;
+    }
+}
+
 /// Who opens a store.
 #[derive(Debug)]
 pub(crate) enum Role {

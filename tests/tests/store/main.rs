@@ -7,4 +7,8 @@ mod changes;
 mod dead_letters;
 mod faults;
 mod gateways;
+mod inbox;
+mod inbox_flow;
+mod queues;
+mod receipts;
 mod redrive;

@@ -84,6 +84,7 @@ mod tests {
             ingress: Ingress::default(),
             spool: None,
             ordered: false,
+            queues: Default::default(),
         };
         FileTarget::new(&TargetConfig { path: "out/x.jsonl".into(), format }, &context)
     }

@@ -186,6 +186,7 @@ mod tests {
             ingress: Ingress::default(),
             spool: None,
             ordered: false,
+            queues: Default::default(),
         };
         GenerateSource::new(&serde_json::from_value(settings).expect("settings"), &context)
     }

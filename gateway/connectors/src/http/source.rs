@@ -147,6 +147,7 @@ mod tests {
             ingress: ingress.clone(),
             spool: None,
             ordered: false,
+            queues: Default::default(),
         };
         HttpSource::new(&config, &context)
     }

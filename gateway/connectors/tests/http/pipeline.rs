@@ -26,6 +26,7 @@ fn context_with(ingress: &Ingress, spool: Option<Arc<dyn Spool>>) -> BuildContex
         ingress: ingress.clone(),
         spool,
         ordered: false,
+        queues: Default::default(),
     }
 }
 

@@ -107,6 +107,15 @@ impl SystemReport {
         }
     }
 
+    /// The throughput with a receipt of every message, as a share of that with none; when both were measured.
+    fn share_with_receipts(&self) -> Option<f64> {
+        let median = |wanted: Side| {
+            let side = self.sides.iter().find(|report| report.side == wanted)?;
+            Some(side.messages_per_second.median).filter(|median| *median > 0.0)
+        };
+        Some(median(Side::GatewayWithReceipts)? / median(Side::GatewayWithoutReceipts)?)
+    }
+
     pub fn add_latency(&mut self, side: Side, latency: Latency) {
         for report in self.sides.iter_mut().filter(|report| report.side == side) {
             report.latency = Some(latency.clone());
@@ -160,6 +169,9 @@ impl fmt::Display for Report {
             if let Some(gateway) = system.sides.iter().find(|side| side.side == Side::Gateway) {
                 let judgement = if gateway.ratio >= GOAL { "reached" } else { "missed" };
                 writeln!(f, "  the gateway at {:.2} of the bare loop; goal {GOAL:.2} {judgement}", gateway.ratio)?;
+            }
+            if let Some(share) = system.share_with_receipts() {
+                writeln!(f, "  receipts of all messages: {share:.2} of the rate without receipts")?;
             }
         }
         if let Some(ingestion) = &self.ingestion {
@@ -229,5 +241,16 @@ mod tests {
         let row = "gateway                89           (85 – 91)   0.89      10.0 µs      5.0 MiB   -\n";
         assert!(text.contains(row), "{text}");
         assert!(text.ends_with("the gateway at 0.89 of the bare loop; goal 0.90 missed\n"), "{text}");
+    }
+
+    #[test]
+    fn what_receipts_cost_is_said_when_it_was_measured() {
+        let round = |messages_per_second| Round { messages_per_second, cpu_us_per_message: None, peak_bytes: None };
+        let sides = [Side::Bare, Side::Gateway, Side::GatewayWithoutReceipts, Side::GatewayWithReceipts];
+        let mut system = SystemReport::new(System::Redis, 1_000, &sides);
+        assert_eq!(system.share_with_receipts(), None);
+        system.add_round(Side::GatewayWithoutReceipts, round(200.0));
+        system.add_round(Side::GatewayWithReceipts, round(190.0));
+        assert_eq!(system.share_with_receipts(), Some(0.95));
     }
 }

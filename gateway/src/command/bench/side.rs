@@ -26,6 +26,10 @@ pub(super) enum Side {
     GatewayWithoutSteps,
     /// The gateway with a filter and a router.
     Gateway,
+    /// The same, keeping no receipts of delivered messages.
+    GatewayWithoutReceipts,
+    /// The same, keeping a receipt of every message.
+    GatewayWithReceipts,
 }
 
 impl fmt::Display for Side {
@@ -34,6 +38,8 @@ impl fmt::Display for Side {
             Self::Bare => "bare loop",
             Self::GatewayWithoutSteps => "without steps",
             Self::Gateway => "gateway",
+            Self::GatewayWithoutReceipts => "no receipts",
+            Self::GatewayWithReceipts => "all receipts",
         })
     }
 }
@@ -60,10 +66,9 @@ impl Running {
                 let in_flight = plan.in_flight.to_string();
                 command.args(["bench", "bare-loop", name, &names.source, &names.target, &in_flight]);
             }
-            Side::Gateway | Side::GatewayWithoutSteps => {
-                let has_steps = side == Side::Gateway;
+            Side::Gateway | Side::GatewayWithoutSteps | Side::GatewayWithoutReceipts | Side::GatewayWithReceipts => {
                 let file = folder.path().join("sluicegate.yaml");
-                std::fs::write(&file, gateway::configuration(system, names, has_steps, plan))?;
+                std::fs::write(&file, gateway::configuration(system, names, side, plan))?;
                 command.arg("run").arg(file);
             }
         }
@@ -93,7 +98,10 @@ impl Running {
             Side::Bare => {
                 command.args(["bench", "bare-server", &port.to_string()]);
             }
-            Side::Gateway | Side::GatewayWithoutSteps => {
+            Side::Gateway
+            | Side::GatewayWithoutSteps
+            | Side::GatewayWithoutReceipts
+            | Side::GatewayWithReceipts => {
                 let file = folder.path().join("sluicegate.yaml");
                 std::fs::write(&file, configuration)?;
                 command.arg("run").arg(file);

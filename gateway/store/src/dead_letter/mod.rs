@@ -4,6 +4,7 @@ mod cause;
 mod edit;
 mod filter;
 mod group;
+mod of_message;
 mod read;
 mod record;
 mod redriven;

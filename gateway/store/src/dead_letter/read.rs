@@ -193,10 +193,10 @@ impl Question for Show {
 }
 
 /// Those [`summary`] reads, before the error.
-const SUMMARY_COLUMNS: &str = "id, failed_at_ms, pipeline, step, target, class, plugin, attempt_count, redrive_count, \
+pub(super) const SUMMARY_COLUMNS: &str = "id, failed_at_ms, pipeline, step, target, class, plugin, attempt_count, redrive_count, \
     message_id, message_kind, body_bytes, trace_id, plugin_digest, cause, edited_at_ms";
 
-fn summary(row: &Row) -> Result<Summary, StoreError> {
+pub(super) fn summary(row: &Row) -> Result<Summary, StoreError> {
     Ok(Summary {
         id: row.text(0)?,
         failed_at_ms: row.integer(1)?.cast_unsigned(),

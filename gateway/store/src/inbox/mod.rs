@@ -11,6 +11,8 @@ mod admission;
 mod backlog;
 mod ledger;
 mod outlook;
+#[cfg(test)]
+mod plans;
 mod put;
 mod rows;
 mod settle;

@@ -45,7 +45,7 @@ pub(super) async fn hold_order(connection: &mut Connection) -> Result<(), StoreE
     }
 }
 
-static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
+pub(super) static INSERT: LazyLock<[String; 2]> = LazyLock::new(|| {
     let columns = CONTENT_COLUMNS.join(", ");
     let leads = "CASE WHEN EXISTS (SELECT 1 FROM inbox AS earlier WHERE earlier.pipeline = $1 AND earlier.lane = $2 \
         AND earlier.key_hash = $5) THEN 0 ELSE 1 END";
@@ -91,7 +91,7 @@ pub(super) async fn insert(
     }
 }
 
-static REPLACE: LazyLock<[String; 2]> = LazyLock::new(|| {
+pub(super) static REPLACE: LazyLock<[String; 2]> = LazyLock::new(|| {
     let mut content = String::new();
     for (index, column) in CONTENT_COLUMNS.iter().enumerate() {
         let written = write!(content, ", {column} = ${}", index + 5);
@@ -155,6 +155,11 @@ fn place(ledger: &Ledger, lane: &Arc<str>, key_hash: &Bytes) -> [Value; 3] {
     [Arc::clone(&ledger.pipeline).into(), Arc::clone(lane).into(), key_hash.clone().into()]
 }
 
+pub(super) const PROMOTE: &str = "UPDATE inbox SET leads = 1, timed = CASE WHEN timed = 1 AND ready_at_ms > $4 THEN 1 ELSE 0 END, \
+        ready_at_ms = CASE WHEN timed = 1 AND ready_at_ms > $4 THEN ready_at_ms ELSE $5 END \
+        WHERE leads = 0 AND seq = (SELECT seq FROM inbox WHERE pipeline = $1 AND lane = $2 AND key_hash = $3 \
+        ORDER BY seq LIMIT 1) RETURNING timed, ready_at_ms";
+
 /// Sees that the first of a key leads, after what led has gone. Returns when it may be claimed, if it is another.
 pub(super) async fn promote(
     transaction: &mut Transaction<'_>,
@@ -164,12 +169,8 @@ pub(super) async fn promote(
 ) -> Result<Option<Readiness>, StoreError> {
     let now = now_ms();
     let stamp = ledger.books().stamp(now);
-    let sql = "UPDATE inbox SET leads = 1, timed = CASE WHEN timed = 1 AND ready_at_ms > $4 THEN 1 ELSE 0 END, \
-        ready_at_ms = CASE WHEN timed = 1 AND ready_at_ms > $4 THEN ready_at_ms ELSE $5 END \
-        WHERE leads = 0 AND seq = (SELECT seq FROM inbox WHERE pipeline = $1 AND lane = $2 AND key_hash = $3 \
-        ORDER BY seq LIMIT 1) RETURNING timed, ready_at_ms";
     let arguments = place(ledger, lane, key_hash).into_iter().chain([now.into(), stamp.into()]).collect::<Vec<_>>();
-    let Some(row) = transaction.query_first(sql, &arguments).await? else { return Ok(None) };
+    let Some(row) = transaction.query_first(PROMOTE, &arguments).await? else { return Ok(None) };
     transaction.announce(&ledger.topic);
     Ok(Some(Readiness { timed: row.integer(0)? != 0, ready_at_ms: row.unsigned(1)? }))
 }

@@ -67,7 +67,7 @@ impl Drop for Asking {
 
 /// `$5` is the time, for those that wait for it.
 static TAKE: LazyLock<[String; 2]> = LazyLock::new(|| {
-    ["timed = 0 AND $5 >= 0", "timed = 1 AND ready_at_ms <= $5"].map(|ready| {
+    ["timed = 0 AND CAST($5 AS BIGINT) >= 0", "timed = 1 AND ready_at_ms <= $5"].map(|ready| {
         format!(
             "WITH picked AS MATERIALIZED (SELECT seq, bytes, ready_at_ms FROM inbox WHERE pipeline = $1 AND lane = $2 \
                AND leads = 1 AND claimed_by IS NULL AND {ready} ORDER BY ready_at_ms, seq LIMIT $3 FOR UPDATE SKIP LOCKED), \

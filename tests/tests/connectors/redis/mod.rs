@@ -36,6 +36,7 @@ fn context() -> BuildContext {
         ingress: Ingress::default(),
         spool: None,
         ordered: false,
+        queues: Default::default(),
     }
 }
 

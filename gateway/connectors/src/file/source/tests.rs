@@ -34,6 +34,7 @@ impl Fixture {
             ingress: Ingress::default(),
             spool: None,
             ordered: false,
+            queues: Default::default(),
         };
         FileSource::new(&serde_json::from_value(settings).expect("settings"), &context)
     }

@@ -1,0 +1,61 @@
+//! Where the store is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::bail;
+use sluicegate_store::Location;
+
+use crate::config::{self, Config, Process};
+
+/// Where the store is.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct PlaceArgs {
+    /// The gateway's configuration, whose store is used.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The gateway's data folder.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The store's URL, when gateways share a PostgreSQL. Others on this machine can read it; --config hides it.
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+}
+
+/// The store, and what is known of the gateway's configuration.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Where the store is.
+    pub location: Location,
+    /// The configuration, if that was how the store was named.
+    pub config: Option<Arc<Config>>,
+}
+
+impl PlaceArgs {
+    /// As given, or as the configuration says. Reads files; blocks for as long.
+    ///
+    /// # Errors
+    /// The configuration's mistakes.
+    pub fn find(&self) -> anyhow::Result<Place> {
+        match (&self.data_dir, &self.store, &self.config) {
+            (Some(data_dir), _, _) => Ok(Place { location: Location::embedded(data_dir), config: None }),
+            (None, Some(url), _) => Ok(Place { location: Location::shared(url), config: None }),
+            (None, None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
+                Ok(loaded) => {
+                    let config = loaded.config;
+                    let location = match &config.store {
+                        Some(url) => Location::shared(url.expose()),
+                        None => Location::embedded(&config.data_dir),
+                    };
+                    Ok(Place { location, config: Some(Arc::new(config)) })
+                }
+                Err(diagnostics) => bail!(
+                    "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR or --store URL names it \
+                     without one"
+                ),
+            },
+            (None, None, None) => bail!("give --config FILE, --data-dir DIR or --store URL, to say where the store is"),
+        }
+    }
+}
