@@ -238,12 +238,13 @@ async fn messages_go_on_where_they_failed_edited_and_patched() {
         create(store, NewJob { from: From::FailedStep, patch, ..job(all()) }).await;
         advance(store).await;
         let mut pipeline = Pipeline::open(store).await;
-        // Targets' lanes are told by a pipeline; without one only those who wait for no target come.
         let received = pipeline.receive().await;
-        let [received] = &received[..] else { panic!("one, not {received:?}") };
-        let resumption = received.resumption.as_ref().unwrap();
-        assert_eq!(resumption.progress.waypoint, Waypoint::Step("route region".into()));
-        assert_eq!(&received.message.body.bytes()[..], b"{\"id\":1,\"fixed\":true}");
+        let waypoints: Vec<_> =
+            received.iter().map(|r| r.resumption.as_ref().unwrap().progress.waypoint.clone()).collect();
+        assert_eq!(waypoints, [Waypoint::Step("route region".into()), Waypoint::Target("eu".into())]);
+        let bodies: Vec<_> = received.iter().map(|received| received.message.body.bytes()).collect();
+        assert_eq!(bodies, [&b"{\"id\":1,\"fixed\":true}"[..], &b"{\"id\":2,\"fixed\":true}"[..]]);
+        assert_eq!(received[1].message.headers.text("x-a"), Some("1"));
         let kept = store.reader().find(&step.id).await.unwrap();
         assert_eq!(kept.letter.original.body.bytes(), original.body.bytes(), "the record stays");
         let kept = store.reader().find(&target.id).await.unwrap();
