@@ -19,4 +19,26 @@ pub trait Deduplication: Send + Sync {
     /// # Errors
     /// It is not remembered, so a repetition would be delivered again. Only logged.
     async fn remember(&self, message: &Message) -> Result<(), Failure>;
+
+    /// The way of a message of which [`was_delivered`](Self::was_delivered) said no is over, or is interrupted, whatever
+    /// became of it; after `remember`, if that is called. Called once for each such answer.
+    fn ended(&self, message: &Message);
+}
+
+/// Tells of the end of a message's way, also when its task is dropped.
+pub(crate) struct Underway<'a> {
+    deduplication: &'a dyn Deduplication,
+    message: &'a Message,
+}
+
+impl<'a> Underway<'a> {
+    pub fn new(deduplication: &'a dyn Deduplication, message: &'a Message) -> Self {
+        Self { deduplication, message }
+    }
+}
+
+impl Drop for Underway<'_> {
+    fn drop(&mut self) {
+        self.deduplication.ended(self.message);
+    }
 }

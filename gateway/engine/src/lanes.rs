@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::breaker::BreakerState;
 use crate::link::LinkState;
-use crate::target_driver::Readiness;
+use crate::target_driver::{Readiness, TargetLink};
 
 /// How often a lane is looked at that is closed by something that opens by time alone, and tells nobody.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -31,7 +31,9 @@ pub struct OpenLane {
 }
 
 impl Lanes {
-    pub(crate) fn new(targets: Vec<Arc<Readiness>>, last: CancellationToken) -> Self {
+    /// The lanes of a pipeline with these targets; `last` is cancelled when nothing more comes from its other source.
+    pub fn new<'a>(targets: impl IntoIterator<Item = &'a TargetLink>, last: CancellationToken) -> Self {
+        let targets = targets.into_iter().map(|target| Arc::clone(target.readiness())).collect();
         Self { targets, last }
     }
 

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::dead_letter::DeadLetters;
-use crate::deduplication::Deduplication;
+use crate::deduplication::{Deduplication, Underway};
 use crate::delivery::{Delivery, Outcome, Settlement};
 use crate::failure::{GuestFailure, Reason, StepFailure};
 use crate::flow::Flow;
@@ -174,10 +174,9 @@ impl Assembly {
         let State { inbox, receipts, deduplication } = blueprint.state;
         let inbox_is_last = CancellationToken::new();
         let inbox_driver = inbox.as_ref().map(|inbox| {
-            let readiness = targets.iter().map(|target| Arc::clone(target.readiness())).collect();
             let owner = LinkOwner::new(&name, &Arc::from("inbox"), "store", End::Source);
             links.push(owner.link());
-            let source = inbox.source(Lanes::new(readiness, inbox_is_last.clone()));
+            let source = inbox.source(Lanes::new(&targets, inbox_is_last.clone()));
             SourceDriver::new(source, owner, max_in_flight, Some(Origin::Inbox))
         });
         let pipeline = Arc::new(Pipeline {
@@ -272,7 +271,12 @@ impl Pipeline {
             began_at_ms: now_ms(),
             journal: Journal::new(self.receipts.is_some()),
         };
-        let outcome = match self.begin(&trip).await {
+        let begun = self.begin(&trip).await;
+        let (begun, underway) = match begun {
+            Ok(underway) => (Ok(()), underway),
+            Err(end) => (Err(end), None),
+        };
+        let outcome = match begun {
             Ok(()) => match &trip.progress.waypoint {
                 Waypoint::Start => self.walk(&trip, 0, trip.original).await,
                 Waypoint::Step(name) => match self.steps.iter().position(|step| step.name == *name) {
@@ -290,17 +294,19 @@ impl Pipeline {
             Err(end) => end,
         };
         self.conclude(trip, &outcome).await;
+        drop(underway);
         outcome
     }
 
     /// What comes before the way itself: a message waits for its time and behind those of its key, and repetitions end.
-    async fn begin(&self, trip: &Trip<'_>) -> Result<(), Outcome> {
+    /// Returned is what its repetitions wait for.
+    async fn begin<'a>(&'a self, trip: &Trip<'a>) -> Result<Option<Underway<'a>>, Outcome> {
         let waypoint = &trip.progress.waypoint;
         if trip.origin == Origin::Inbox {
             trip.journal.note(|| Happening::Resumed { waypoint: waypoint.clone(), attempt: trip.progress.attempt });
         }
         if *waypoint != Waypoint::Start {
-            return Ok(());
+            return Ok(None);
         }
         let place = Place { message: trip.original, step: None, target: None, alone: true };
         // The inbox has kept the time and the order of what comes from it.
@@ -311,14 +317,13 @@ impl Pipeline {
             }
             self.queue_up(trip, place).await?;
         }
-        if let Some(deduplication) = &self.deduplication {
-            let known = trip
-                .attempt(place, || async { deduplication.was_delivered(trip.original).await.map_err(Fault::Target) });
-            if known.await? {
-                return Err(dropped(Reason::new("duplicate", "a message with its source and id was delivered before")));
-            }
+        let Some(deduplication) = &self.deduplication else { return Ok(None) };
+        let known =
+            trip.attempt(place, || async { deduplication.was_delivered(trip.original).await.map_err(Fault::Target) });
+        if known.await? {
+            return Err(dropped(Reason::new("duplicate", "a message with its source and id was delivered before")));
         }
-        Ok(())
+        Ok(Some(Underway::new(deduplication.as_ref(), trip.original)))
     }
 
     /// In an ordered pipeline, a message goes behind those of its key that wait at this place.
