@@ -17,21 +17,25 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
 mod change;
 mod database;
 pub mod dead_letter;
 mod drive;
 mod error;
 mod leases;
+mod options;
 mod place;
 mod reader;
 mod schema;
 mod signals;
 mod store;
+pub mod vault;
 mod writer;
 
 pub use database::STORE_FILE;
 pub use error::StoreError;
+pub use options::StoreOptions;
 pub use place::{DatabaseUrl, Location, Place};
 pub use reader::Reader;
 pub use store::Store;

@@ -13,10 +13,12 @@ use crate::database::{BUSY_TIMEOUT, Connection, Database, Postgres, Sqlite, crea
 use crate::drive::drive;
 use crate::error::StoreError;
 use crate::leases::{self, Leave, Owner};
+use crate::options::StoreOptions;
 use crate::place::Location;
 use crate::reader::{Question, Reader, joined};
 use crate::schema;
 use crate::signals::Signals;
+use crate::vault::{self, Vault};
 use crate::writer::{Queue, Writer};
 
 /// Held by the gateway whose data folder it is; the system releases it when the gateway dies.
@@ -44,6 +46,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Store {
     reader: Reader,
+    vault: Arc<Vault>,
     queue: Queue,
     signals: Arc<Signals>,
     owner: Arc<Mutex<Owner>>,
@@ -66,18 +69,23 @@ impl Store {
     /// another process kept the file locked for 5 seconds. `Url`, `Unreachable`, `Credentials`, `Connections`,
     /// `ReadOnly`, `Encoding`: the server is no good. `Damaged`, `Foreign`, `Newer`: the database is not for this
     /// program to write to; it is left as it is.
-    pub async fn open(location: &Location) -> Result<Self, StoreError> {
-        Self::open_within(location, BUSY_TIMEOUT).await
+    /// `Encrypted`, `MasterKey`: the store's bodies are encrypted with another master key than the one given, if any.
+    pub async fn open(options: impl Into<StoreOptions>) -> Result<Self, StoreError> {
+        Self::open_within(options, BUSY_TIMEOUT).await
     }
 
-    pub(crate) async fn open_within(location: &Location, busy_timeout: Duration) -> Result<Self, StoreError> {
+    pub(crate) async fn open_within(
+        options: impl Into<StoreOptions>,
+        busy_timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        let StoreOptions { location, encryption } = options.into();
         let owner = Owner::new();
-        match location.clone() {
+        match location {
             Location::Embedded { data_dir } => {
                 let name = owner.clone();
                 let opened = tokio::task::spawn_blocking(move || {
                     let lock = lock(&data_dir)?;
-                    let database = Database::Sqlite(Sqlite::create(&data_dir, busy_timeout)?);
+                    let database = Database::Sqlite(Sqlite::create(&data_dir, busy_timeout)?).encrypted(encryption);
                     let connection = drive(join(&database, &name, true))?;
                     Ok((database, connection, lock))
                 });
@@ -86,7 +94,7 @@ impl Store {
             }
             Location::Shared { url } => {
                 let reading = tokio::task::spawn_blocking(move || Postgres::new(&url));
-                let database = Database::Postgres(joined(reading.await, "read the store's URL")?);
+                let database = Database::Postgres(joined(reading.await, "read the store's URL")?).encrypted(encryption);
                 let connection = join(&database, &owner, false).await?;
                 Ok(Self::start(database, connection, owner, Role::Gateway))
             }
@@ -98,15 +106,17 @@ impl Store {
     ///
     /// # Errors
     /// As [`open`](Self::open), but for `InUse`; `Missing` when no gateway has used it yet; `Older`.
-    pub async fn open_beside(location: &Location) -> Result<Self, StoreError> {
-        let (database, connection) = match location.clone() {
+    pub async fn open_beside(options: impl Into<StoreOptions>) -> Result<Self, StoreError> {
+        let StoreOptions { location, encryption } = options.into();
+        let (database, connection) = match location {
             Location::Embedded { data_dir } => {
                 let opened = tokio::task::spawn_blocking(move || {
-                    let database = Database::Sqlite(Sqlite::find(&data_dir, BUSY_TIMEOUT)?);
+                    let database = Database::Sqlite(Sqlite::find(&data_dir, BUSY_TIMEOUT)?).encrypted(encryption);
                     // Looks before it touches: opening to write would turn any file into a database.
                     drive(async {
                         let mut connection = database.connect_reading().await?;
-                        schema::check(&mut connection, database.place()).await
+                        schema::check(&mut connection, database.place()).await?;
+                        vault::reload(&mut connection, database.vault()).await
                     })?;
                     drive(database.connect_writing()).map(|connection| (database, connection))
                 });
@@ -114,9 +124,10 @@ impl Store {
             }
             Location::Shared { url } => {
                 let reading = tokio::task::spawn_blocking(move || Postgres::new(&url));
-                let database = Database::Postgres(joined(reading.await, "read the store's URL")?);
+                let database = Database::Postgres(joined(reading.await, "read the store's URL")?).encrypted(encryption);
                 let mut connection = database.connect_writing().await?;
                 schema::check(&mut connection, database.place()).await?;
+                vault::reload(&mut connection, database.vault()).await?;
                 (database, connection)
             }
         };
@@ -154,13 +165,23 @@ impl Store {
                 }
             }
         }
-        let (writer, tasks) = (Mutex::new(Some(writer_ended)), Mutex::new(tasks));
-        Self { reader: Reader::new(database), queue, signals, owner, is_gateway, stop, writer, tasks }
+        let (writer, vault) = (Mutex::new(Some(writer_ended)), Arc::clone(database.vault()));
+        let reader = Reader::new(database);
+        if is_gateway {
+            tasks.spawn(vault::keep_up(Arc::clone(&vault), reader.clone(), Arc::clone(&signals)));
+        }
+        let tasks = Mutex::new(tasks);
+        Self { reader, vault, queue, signals, owner, is_gateway, stop, writer, tasks }
     }
 
     /// Reads what is stored.
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Seals bodies before they are written; rows of answers open them.
+    pub(crate) fn vault(&self) -> &Arc<Vault> {
+        &self.vault
     }
 
     /// Applies a change; durable (committed and synced) when it returns `Ok`. Waits for room in the queue first (1,024
@@ -235,6 +256,7 @@ fn tell(ended: oneshot::Sender<()>) {
 async fn join(database: &Database, owner: &Owner, is_alone: bool) -> Result<Connection, StoreError> {
     let mut connection = database.connect_writing().await?;
     schema::migrate(&mut connection, database.place()).await?;
+    vault::begin(&mut connection, database.vault()).await?;
     leases::join(&mut connection, owner, is_alone).await?;
     Ok(connection)
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use rusqlite::{CachedStatement, OpenFlags};
 use super::value::{Row, Value};
 use crate::error::StoreError;
 use crate::place::Place;
+use crate::vault::Vault;
 
 /// Name of the database's file in the data folder. SQLite keeps its write-ahead log and shared memory beside it, under
 /// the same name with `-wal` and `-shm`; the three belong together.
@@ -32,11 +34,14 @@ pub(crate) struct Sqlite {
     pub path: PathBuf,
     pub place: Place,
     pub busy_timeout: Duration,
+    pub vault: Arc<Vault>,
 }
 
 impl Sqlite {
     fn new(path: PathBuf, busy_timeout: Duration) -> Self {
-        Self { place: Place::file(&path), path, busy_timeout }
+        let place = Place::file(&path);
+        let vault = Arc::new(Vault::new(place.clone(), None));
+        Self { place, path, busy_timeout, vault }
     }
 
     /// Makes the folder (0700) and the file (0600) where they are missing. Others than the gateway's user have no
@@ -146,7 +151,12 @@ impl SqliteConnection {
             let mut rows = Vec::new();
             while let Some(row) = found.next()? {
                 let values = (0..columns).map(|column| own(row.get_ref(column)?, column)).collect::<Result<_, _>>()?;
-                rows.push(Row { values, place: self.sqlite.place.clone(), doing: self.doing });
+                rows.push(Row {
+                    values,
+                    place: self.sqlite.place.clone(),
+                    doing: self.doing,
+                    vault: Arc::clone(&self.sqlite.vault),
+                });
             }
             Ok(rows)
         };

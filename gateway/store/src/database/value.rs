@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::error::StoreError;
 use crate::place::Place;
+use crate::vault::Vault;
 
 /// A value of a column or of a statement's `$n`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +105,8 @@ pub(crate) struct Row {
     pub(super) values: Vec<Value>,
     pub(super) place: Place,
     pub(super) doing: &'static str,
+    /// Opens bodies.
+    pub(super) vault: Arc<Vault>,
 }
 
 /// Each is `Damaged` where the column has another type, or is not there.
@@ -156,6 +159,22 @@ impl Row {
     /// Bytes or NULL.
     pub fn optional_bytes(&self, column: usize) -> Result<Option<Bytes>, StoreError> {
         self.optional(column, Self::bytes)
+    }
+
+    /// A body that the store's vault has sealed without an identity.
+    ///
+    /// # Errors
+    /// As [`Vault::open`] besides.
+    pub fn body(&self, column: usize) -> Result<Bytes, StoreError> {
+        self.body_of(column, b"")
+    }
+
+    /// A body that was sealed for the record of this identity.
+    ///
+    /// # Errors
+    /// As [`Vault::open`] besides.
+    pub fn body_of(&self, column: usize, identity: &[u8]) -> Result<Bytes, StoreError> {
+        self.vault.open(self.bytes(column)?, identity, self.doing)
     }
 
     /// A stored value makes no sense.
