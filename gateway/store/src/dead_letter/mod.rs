@@ -4,7 +4,10 @@ mod read;
 mod record;
 mod stored;
 
+use sluicegate_engine::dead_letter::DeadLetter;
 use sluicegate_engine::failure::FailureClass;
+
+use crate::error::StoreError;
 
 /// Most dead letters on one page.
 pub const MAX_PAGE_LETTERS: usize = 1_000;
@@ -28,6 +31,18 @@ pub struct Filter {
     /// Somewhere in the error, the message's id or type, the step's or the plugin's name; ASCII letters match in
     /// either case. Not in the body.
     pub text: Option<String>,
+}
+
+/// A dead letter as far as it can be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShownLetter {
+    /// All of it, but for bodies that cannot be opened: those are empty.
+    pub letter: DeadLetter,
+    /// Why the bodies are not there, if they are not: they are encrypted, and the key is not at hand, or they were
+    /// changed.
+    pub hidden: Option<StoreError>,
+    /// Length of the body as received.
+    pub body_bytes: u64,
 }
 
 /// Some dead letters, newest first.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sluicegate_engine::dead_letter::DeadLetter;
 
-use super::{Filter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, Summary, stored};
+use super::{Filter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, ShownLetter, Summary, stored};
 use crate::database::{Connection, Row, Value};
 use crate::error::StoreError;
 use crate::reader::{Question, Reader};
@@ -34,8 +34,26 @@ impl Reader {
     ///
     /// # Errors
     /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
+    /// `Encrypted` and the like when a body cannot be opened.
     pub async fn show(&self, id: &str) -> Result<DeadLetter, StoreError> {
-        self.ask(Show(id.to_owned())).await
+        let ShownLetter { letter, hidden, .. } = self.show_readable(id).await?;
+        hidden.map_or(Ok(letter), Err)
+    }
+
+    /// The same, without the bodies when they cannot be opened.
+    ///
+    /// # Errors
+    /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
+    pub async fn show_readable(&self, id: &str) -> Result<ShownLetter, StoreError> {
+        match self.ask(Show { id: id.to_owned(), without_bodies: false }).await {
+            Err(
+                hidden @ (StoreError::Encrypted { .. } | StoreError::UnknownKey { .. } | StoreError::Damaged { .. }),
+            ) => {
+                let shown = self.ask(Show { id: id.to_owned(), without_bodies: true }).await?;
+                Ok(ShownLetter { hidden: Some(hidden), ..shown })
+            }
+            shown => shown,
+        }
     }
 }
 
@@ -91,18 +109,21 @@ impl Question for Count {
     }
 }
 
-struct Show(String);
+struct Show {
+    id: String,
+    without_bodies: bool,
+}
 
 #[async_trait]
 impl Question for Show {
-    type Output = DeadLetter;
+    type Output = ShownLetter;
 
     fn doing(&self) -> &'static str {
         "read a dead letter"
     }
 
-    async fn ask(&self, connection: &mut Connection) -> Result<DeadLetter, StoreError> {
-        let id = &self.0;
+    async fn ask(&self, connection: &mut Connection) -> Result<ShownLetter, StoreError> {
+        let id = &self.id;
         let beginning = [Value::from(id), format!("{id}{}", char::MAX).into(), (MAX_CANDIDATES as u64 + 1).into()];
         let sql = "SELECT id FROM dead_letters WHERE id >= $1 AND id < $2 ORDER BY id LIMIT $3";
         let rows = connection.query(sql, &beginning).await?;
@@ -114,9 +135,12 @@ impl Question for Show {
         match &ids[..] {
             [] => Err(StoreError::NotFound { id: id.clone() }),
             [only] => {
-                let sql = format!("SELECT {} FROM dead_letters WHERE id = $1", stored::ALL_COLUMNS);
+                let sql = format!("SELECT {}, body_bytes FROM dead_letters WHERE id = $1", stored::ALL_COLUMNS);
                 match connection.query_first(&sql, &[only.into()]).await? {
-                    Some(row) => stored::decode(&row),
+                    Some(row) => {
+                        let decode = if self.without_bodies { stored::decode_head } else { stored::decode };
+                        Ok(ShownLetter { letter: decode(&row)?, hidden: None, body_bytes: row.unsigned(18)? })
+                    }
                     None => Err(StoreError::NotFound { id: id.clone() }),
                 }
             }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use sluicegate_engine::dead_letter::{DeadLetter, DeadLetters};
 use sluicegate_engine::failure::Failure;
 
-use super::stored::StoredLetter;
+use super::stored::{NotStored, StoredLetter};
 use crate::change::{Change, Transaction};
 use crate::error::StoreError;
 use crate::store::Store;
@@ -38,8 +38,10 @@ impl DeadLetters for Store {
     /// Durable (committed and synced) when it returns `Ok`. If the call is dropped before, the record may or may not be
     /// written; recording it again is harmless.
     async fn record(&self, letter: &Arc<DeadLetter>) -> Result<(), Failure> {
-        let letter = StoredLetter::new(letter)
-            .map_err(|error| Failure::permanent(format!("cannot write dead letter {}: {error}", letter.id)))?;
+        let letter = StoredLetter::new(letter, self.vault()).map_err(|error| match error {
+            NotStored::Head(error) => Failure::permanent(format!("cannot write dead letter {}: {error}", letter.id)),
+            NotStored::Body(error) => error.into(),
+        })?;
         if letter.size_bytes() > MAX_RECORD_BYTES {
             return Err(Failure::permanent(format!(
                 "cannot write a dead letter of {} bytes: a record has at most {MAX_RECORD_BYTES}; lower the source's body limit",

@@ -1,5 +1,5 @@
 //! The stored form of a dead letter. Nothing is lost: attributes and headers are kept as JSON, their bytes as text where
-//! they are UTF-8 and as base64 where not; bodies are blobs, as they came.
+//! they are UTF-8 and as base64 where not; bodies are blobs, as the vault seals them, compressed.
 
 use std::sync::Arc;
 
@@ -13,36 +13,71 @@ use sluicegate_engine::message::{Body, Headers, Message};
 
 use crate::database::{Connection, Row};
 use crate::error::StoreError;
+use crate::vault::{DEFAULT_TENANT, Vault};
 
-/// A dead letter ready to be written. Bodies are still shared with the message.
+/// A dead letter ready to be written. All that costs time is done when it is made, before it comes to the one writer.
 #[derive(Debug)]
 pub(crate) struct StoredLetter {
     letter: Arc<DeadLetter>,
     evidence: String,
     original_head: String,
     failing_head: Option<String>,
+    original_body: Bytes,
     failing_body: Option<Bytes>,
+}
+
+/// In `body_format`: bodies are sealed by the vault. Rows of before have NULL there, and bodies as they came.
+pub(super) const SEALED: i64 = 1;
+
+/// Why a dead letter cannot be brought to its stored form.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotStored {
+    #[error("{0}")]
+    Head(#[from] serde_json::Error),
+    #[error(transparent)]
+    Body(#[from] StoreError),
+}
+
+/// Which body of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Original,
+    Failing,
+}
+
+/// A dead letter's body as it is stored; only in its place can it be opened again.
+pub(super) fn seal(vault: &Vault, id: &str, part: Part, body: &Body) -> Result<Bytes, StoreError> {
+    vault.seal_for(DEFAULT_TENANT, body.bytes(), true, &identity(id, part))
+}
+
+fn identity(id: &str, part: Part) -> Vec<u8> {
+    let part = match part {
+        Part::Original => "original",
+        Part::Failing => "failing",
+    };
+    format!("dead letter {id} {part}").into_bytes()
 }
 
 const INSERT: &str = "INSERT INTO dead_letters (id, failed_at_ms, pipeline, config_version, step, target, class, plugin, \
     plugin_digest, trace_id, redrive_count, attempt_count, message_id, message_kind, body_bytes, error, evidence, \
-    original_head, failing_head, original_body, failing_body) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21) \
+    original_head, failing_head, original_body, failing_body, body_format) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
     ON CONFLICT (id) DO NOTHING";
 
 impl StoredLetter {
-    /// Converts all but the bodies.
-    ///
     /// # Errors
-    /// None that is known: every value has a JSON form.
-    pub fn new(letter: &Arc<DeadLetter>) -> Result<Self, serde_json::Error> {
+    /// A body that cannot be sealed. The heads are no reason that is known: every value has a JSON form.
+    pub fn new(letter: &Arc<DeadLetter>, vault: &Vault) -> Result<Self, NotStored> {
         let (original, failing) = (&letter.original, &letter.at_failure);
         let original_head = serde_json::to_string(&Head::from(&**original))?;
         let failing_head = serde_json::to_string(&Head::from(&**failing))?;
         Ok(Self {
             evidence: serde_json::to_string(&Evidence::from(&**letter))?,
             failing_head: (failing_head != original_head).then_some(failing_head),
-            failing_body: (failing.body != original.body).then(|| failing.body.bytes().clone()),
+            original_body: seal(vault, &letter.id, Part::Original, &original.body)?,
+            failing_body: (failing.body != original.body)
+                .then(|| seal(vault, &letter.id, Part::Failing, &failing.body))
+                .transpose()?,
             original_head,
             letter: Arc::clone(letter),
         })
@@ -51,7 +86,7 @@ impl StoredLetter {
     /// About how much it takes on the disk.
     pub fn size_bytes(&self) -> usize {
         let heads = self.original_head.len() + self.failing_head.as_ref().map_or(0, String::len);
-        let bodies = self.letter.original.body.len() + self.failing_body.as_ref().map_or(0, Bytes::len);
+        let bodies = self.original_body.len() + self.failing_body.as_ref().map_or(0, Bytes::len);
         heads + bodies + self.evidence.len() + self.letter.error.len()
     }
 
@@ -78,8 +113,9 @@ impl StoredLetter {
             self.evidence.as_str().into(),
             self.original_head.as_str().into(),
             self.failing_head.as_deref().into(),
-            letter.original.body.bytes().clone().into(),
+            self.original_body.clone().into(),
             self.failing_body.clone().into(),
+            SEALED.into(),
         ];
         connection.execute(INSERT, &arguments).await.map(drop)
     }
@@ -87,15 +123,43 @@ impl StoredLetter {
 
 /// All columns [`decode`] reads.
 pub(super) const ALL_COLUMNS: &str = "id, failed_at_ms, pipeline, config_version, step, target, class, error, plugin, \
-    plugin_digest, trace_id, redrive_count, evidence, original_head, failing_head, original_body, failing_body";
+    plugin_digest, trace_id, redrive_count, evidence, original_head, failing_head, original_body, failing_body, \
+    body_format";
 
 /// The dead letter of a row of [`ALL_COLUMNS`].
 pub(super) fn decode(row: &Row) -> Result<DeadLetter, StoreError> {
+    decode_with(row, Bodies::Opened)
+}
+
+/// The same with bodies left empty, for who cannot open them.
+pub(super) fn decode_head(row: &Row) -> Result<DeadLetter, StoreError> {
+    decode_with(row, Bodies::LeftOut)
+}
+
+#[derive(Clone, Copy)]
+enum Bodies {
+    Opened,
+    LeftOut,
+}
+
+impl Bodies {
+    fn open(self, row: &Row, column: usize, id: &str, part: Part) -> Result<Body, StoreError> {
+        match (self, row.optional_integer(17)?) {
+            (Self::LeftOut, _) => Ok(Body::from(Bytes::new())),
+            (Self::Opened, None) => row.bytes(column).map(Body::from),
+            (Self::Opened, Some(SEALED)) => row.body_of(column, &identity(id, part)).map(Body::from),
+            (Self::Opened, Some(other)) => Err(row.damaged(format!("{other} is not a format of bodies"))),
+        }
+    }
+}
+
+fn decode_with(row: &Row, bodies: Bodies) -> Result<DeadLetter, StoreError> {
     let evidence: Evidence = from_json(row, 12, "evidence")?;
     let original_head: Head = from_json(row, 13, "original_head")?;
     let failing_head: Option<Head> = row.optional_text(14)?.map(|_| from_json(row, 14, "failing_head")).transpose()?;
-    let original_body = Body::from(row.bytes(15)?);
-    let failing_body = row.optional_bytes(16)?.map(Body::from);
+    let id = row.text(0)?;
+    let original_body = bodies.open(row, 15, &id, Part::Original)?;
+    let failing_body = row.optional_bytes(16)?.map(|_| bodies.open(row, 16, &id, Part::Failing)).transpose()?;
 
     let original = Arc::new(original_head.into_message(original_body, row)?);
     let at_failure = match (failing_head, failing_body) {
@@ -104,7 +168,7 @@ pub(super) fn decode(row: &Row) -> Result<DeadLetter, StoreError> {
         (Some(head), body) => Arc::new(head.into_message(body.unwrap_or_else(|| original.body.clone()), row)?),
     };
     Ok(DeadLetter {
-        id: row.text(0)?,
+        id,
         failed_at_ms: row.integer(1)?.cast_unsigned(),
         pipeline: row.text(2)?.into(),
         config_version: row.text(3)?.into(),
