@@ -11,7 +11,7 @@ use sluicegate_connectors::registry::SourceConfig;
 use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
-use sluicegate_store::{Location, Store};
+use sluicegate_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::api::Api;
 use crate::config::{Config, PipelineConfig, ServerConfig};
 use crate::server::{self, Snapshot, View};
+use crate::store_options::store_options;
 use crate::workshop::{LoadedPlugins, Workshop};
 
 /// See the module.
@@ -78,7 +79,7 @@ impl Gateway {
     ) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
         let store =
-            Store::open(&Location::embedded(data_dir)).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
+            Store::open(store_options(&config)).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
         let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
@@ -126,6 +127,9 @@ impl Gateway {
                 self.config.data_dir.display(),
                 config.data_dir.display()
             );
+        }
+        if (&config.store, &config.encryption) != (&self.config.store, &self.config.encryption) {
+            anyhow::bail!("`store` or `encryption` changed; restart the gateway for that");
         }
         if config.server != self.config.server {
             anyhow::bail!("`server` changed; restart the gateway for that");

@@ -9,6 +9,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod gateway;
 pub mod server;
+pub mod store_options;
 pub mod telemetry;
 pub mod trial;
 pub mod validation;

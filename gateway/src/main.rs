@@ -4,9 +4,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sluicegate::command::backup::{self, BackupArgs, RestoreArgs};
 use sluicegate::command::bench::{self, BenchArgs};
 use sluicegate::command::dlq::{self, DlqCommand};
 use sluicegate::command::inspection::{self, CheckArgs, GraphArgs, TestArgs};
+use sluicegate::command::keys::{self, KeysCommand};
 use sluicegate::command::plugin::{self, PluginCommand};
 use sluicegate::command::run::{self, Ended, RunArgs};
 use sluicegate::command::schema;
@@ -44,6 +46,11 @@ enum Command {
     /// Read dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// List and rotate the keys that bodies are encrypted with.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
 }
 
 /// The configuration has mistakes.
@@ -94,10 +101,13 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plugin(command) => plugin::run(&command, &mut out).await.map(ExitCode::from),
         Command::Bench(args) => bench::run(&args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Dlq(command) => {
-            let data_dir = command.store().find_data_dir()?;
-            dlq::run(&command, &data_dir, &mut out).await?;
+            let options = command.store().options(command.master_key())?;
+            dlq::run(&command, &options, &mut out).await?;
             out.flush()?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Keys(command) => keys::run(&command, &mut out).await.map(|()| ExitCode::SUCCESS),
+        Command::Backup(args) => backup::back_up(args, &mut out).await.map(|()| ExitCode::SUCCESS),
+        Command::Restore(args) => backup::restore(args, &mut out).await.map(|()| ExitCode::SUCCESS),
     }
 }

@@ -12,10 +12,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use sluicegate_engine::failure::FailureClass;
-use sluicegate_store::{Location, Reader};
+use sluicegate_store::{Location, Reader, StoreOptions};
 use sluicegate_store::dead_letter::Filter;
 
-use crate::config::{self, Process};
+use crate::config::{self, Config, Process};
+use crate::store_options::{MasterKeyArgs, store_options};
 
 /// Most dead letters one `dlq list` prints.
 const MAX_LISTED_LETTERS: u64 = 1_000_000;
@@ -79,6 +80,9 @@ pub struct ShowArgs {
     /// Where the store is.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Opens encrypted bodies.
+    #[command(flatten)]
+    pub master_key: MasterKeyArgs,
     /// The dead letter's id, or as much of its beginning as no other has.
     pub id: String,
     /// As one JSON object, with nothing left out.
@@ -87,6 +91,14 @@ pub struct ShowArgs {
 }
 
 impl DlqCommand {
+    /// What opens encrypted bodies, where bodies are shown.
+    pub fn master_key(&self) -> Option<&MasterKeyArgs> {
+        match self {
+            Self::List(_) => None,
+            Self::Show(args) => Some(&args.master_key),
+        }
+    }
+
     /// Where the store is.
     pub fn store(&self) -> &StoreArgs {
         match self {
@@ -97,6 +109,32 @@ impl DlqCommand {
 }
 
 impl StoreArgs {
+    /// The store and its keys: as given, or as the configuration says. Reads files; blocks for as long.
+    ///
+    /// # Errors
+    /// The configuration's mistakes, or the key's.
+    pub fn options(&self, key: Option<&MasterKeyArgs>) -> anyhow::Result<StoreOptions> {
+        match (&self.data_dir, &self.config) {
+            (Some(data_dir), _) => Ok(StoreOptions {
+                location: Location::embedded(data_dir),
+                encryption: key.map_or(Ok(None), MasterKeyArgs::read)?,
+            }),
+            (None, Some(file)) => self.load(file).map(|config| store_options(&config)),
+            (None, None) => bail!("give --config FILE or --data-dir DIR, to say where the store is"),
+        }
+    }
+
+    fn load(&self, file: &Path) -> anyhow::Result<Config> {
+        match config::load(std::slice::from_ref(&file.to_owned()), &Process) {
+            Ok(loaded) => Ok(loaded.config),
+            Err(diagnostics) => {
+                bail!(
+                    "{diagnostics}\ncannot tell the data folder from this configuration; --data-dir DIR names it without one"
+                )
+            }
+        }
+    }
+
     /// The data folder: as given, or as the configuration says. Reads files; blocks for as long.
     ///
     /// # Errors
@@ -104,26 +142,19 @@ impl StoreArgs {
     pub fn find_data_dir(&self) -> anyhow::Result<PathBuf> {
         match (&self.data_dir, &self.config) {
             (Some(data_dir), _) => Ok(data_dir.clone()),
-            (None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
-                Ok(loaded) => Ok(loaded.config.data_dir),
-                Err(diagnostics) => {
-                    bail!(
-                        "{diagnostics}\ncannot tell the data folder from this configuration; --data-dir DIR names it without one"
-                    )
-                }
-            },
+            (None, Some(file)) => self.load(file).map(|config| config.data_dir),
             (None, None) => bail!("give --config FILE or --data-dir DIR, to say where the store is"),
         }
     }
 }
 
-/// Runs the command on the store in `data_dir` and writes the answer to `out`. A reader of `out` that goes away
+/// Runs the command on the store and writes the answer to `out`. A reader of `out` that goes away
 /// (`| head`) ends it without an error.
 ///
 /// # Errors
 /// No store there, one that cannot be read, or no such dead letter; each says what to try.
-pub async fn run(command: &DlqCommand, data_dir: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    let reader = Reader::open(&Location::embedded(data_dir)).await.context("cannot read the dead letters")?;
+pub async fn run(command: &DlqCommand, options: &StoreOptions, out: &mut impl Write) -> anyhow::Result<()> {
+    let reader = Reader::open(options).await.context("cannot read the dead letters")?;
     let answered = match command {
         DlqCommand::List(args) => list::list(args, &reader, out).await,
         DlqCommand::Show(args) => show::show(args, &reader, out).await,

@@ -39,7 +39,7 @@ pub use guarantee::{End, Guarantee, guarantee};
 pub use loading::{Loaded, load};
 pub use location::{FileId, Location, Sources};
 pub use resolved::{
-    BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
+    BUILTIN_PLUGINS, ComponentConfig, Config, MasterKey, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
     PipelineConfig, PluginConfig, PluginLimits, SchemaConfig, ServerConfig, StepConfig, TestCase,
 };
 pub use shape::schema;

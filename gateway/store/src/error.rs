@@ -30,6 +30,15 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A backup was being restored to the data folder, and that was interrupted.
+    #[error(
+        "a backup is being restored to the data folder {}, or that was interrupted; run `sluicegate restore` again, with --force",
+        .path.display()
+    )]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Not a URL of PostgreSQL.
     #[error("the store's URL is not usable: {cause}; write postgres://user:password@host:5432/database")]
     Url {
@@ -264,6 +273,7 @@ impl StoreError {
         match self {
             Self::Folder { .. }
             | Self::InUse { .. }
+            | Self::Unfinished { .. }
             | Self::NotPermitted { .. }
             | Self::Locked { .. }
             | Self::Damaged { .. }

@@ -22,7 +22,7 @@ use crate::vault::{self, Vault};
 use crate::writer::{Queue, Writer};
 
 /// Held by the gateway whose data folder it is; the system releases it when the gateway dies.
-const LOCK_FILE: &str = "gateway.lock";
+pub(crate) const LOCK_FILE: &str = "gateway.lock";
 /// How long a gateway that starts waits for one that ends.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);

@@ -5,29 +5,31 @@ use std::io::Write;
 use sluicegate_engine::dead_letter::DeadLetter;
 use sluicegate_engine::message::{Body, Message};
 use sluicegate_store::Reader;
+use sluicegate_store::dead_letter::ShownLetter;
 
 use super::ShowArgs;
-use super::record::{Content, ShownLetter};
+use super::record::{Content, LetterRecord};
 use super::text::{block, indented, inline, time};
 
 /// A longer body is cut here, in bytes of what is printed; `--json` prints all of it.
 const MAX_SHOWN_BODY_BYTES: usize = 16 << 10;
 
 pub(super) async fn show(args: &ShowArgs, reader: &Reader, out: &mut impl Write) -> anyhow::Result<()> {
-    let letter = reader.show(&args.id).await?;
+    let ShownLetter { letter, hidden, body_bytes } = reader.show_readable(&args.id).await?;
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &ShownLetter::from(&letter))?;
+        serde_json::to_writer_pretty(&mut *out, &LetterRecord::new(&letter, hidden.as_ref(), body_bytes))?;
         writeln!(out)?;
     } else {
         write_cause(&letter, out)?;
         write_evidence(&letter, out)?;
         writeln!(out, "\nMessage as received")?;
-        write_message(&letter.original, out)?;
+        let hidden = hidden.map(|why| (why.to_string(), body_bytes));
+        write_message(&letter.original, hidden.as_ref(), out)?;
         if letter.at_failure == letter.original {
             writeln!(out, "\nMessage when it failed: as received")?;
         } else {
             writeln!(out, "\nMessage when it failed")?;
-            write_message(&letter.at_failure, out)?;
+            write_message(&letter.at_failure, hidden.as_ref(), out)?;
         }
     }
     out.flush()?;
@@ -85,7 +87,11 @@ fn write_evidence(letter: &DeadLetter, out: &mut impl Write) -> std::io::Result<
     Ok(())
 }
 
-fn write_message(message: &Message, out: &mut impl Write) -> std::io::Result<()> {
+fn write_message(
+    message: &Message,
+    hidden: Option<&(String, u64)>,
+    out: &mut impl Write,
+) -> std::io::Result<()> {
     let fields = [
         ("id", Some(message.id.clone())),
         ("source", Some(message.source.clone())),
@@ -108,7 +114,10 @@ fn write_message(message: &Message, out: &mut impl Write) -> std::io::Result<()>
             writeln!(out, "    {}: {}", inline(name), inline(&octets(value)))?;
         }
     }
-    write_body(&message.body, out)
+    match hidden {
+        Some((why, bytes)) => writeln!(out, "  body (not shown; {bytes} bytes as received): {}", inline(why)),
+        None => write_body(&message.body, out),
+    }
 }
 
 fn octets(bytes: &[u8]) -> String {

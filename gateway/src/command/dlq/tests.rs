@@ -23,7 +23,7 @@ async fn answer(data_dir: &Path, line: &str) -> anyhow::Result<String> {
     let command = parse(&format!("{line} --data-dir {}", data_dir.display()))?;
     assert_eq!(command.store().data_dir.as_deref(), Some(data_dir));
     let mut out = Vec::new();
-    run(&command, data_dir, &mut out).await?;
+    run(&command, &command.store().options(None)?, &mut out).await?;
     Ok(String::from_utf8(out)?)
 }
 

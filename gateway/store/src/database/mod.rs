@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub(crate) use postgres::{CHANNEL, Postgres, PostgresConnection};
 pub use sqlite::STORE_FILE;
-pub(crate) use sqlite::{BUSY_TIMEOUT, Sqlite, SqliteConnection, create_folder};
+pub(crate) use sqlite::{BUSY_TIMEOUT, Sqlite, SqliteConnection, UNFINISHED_FILE, create_folder};
 pub(crate) use value::{Row, Value};
 
 use crate::error::StoreError;

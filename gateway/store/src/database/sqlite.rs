@@ -19,6 +19,9 @@ use crate::vault::Vault;
 /// the same name with `-wal` and `-shm`; the three belong together.
 pub const STORE_FILE: &str = "sluicegate.sqlite";
 
+/// In a data folder while a backup is being restored to it.
+pub(crate) const UNFINISHED_FILE: &str = "restore.unfinished";
+
 /// How long one process waits for another one's lock.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries where SQLite itself does not wait.
@@ -47,11 +50,13 @@ impl Sqlite {
     /// Makes the folder (0700) and the file (0600) where they are missing. Others than the gateway's user have no
     /// business with messages; what is there already keeps the permissions its operator gave it. Blocks.
     pub fn create(data_dir: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
+        refuse_unfinished(data_dir)?;
         create_files(data_dir).map(|path| Self::new(path, busy_timeout))
     }
 
     /// The file in `data_dir`, which must be there. Blocks.
     pub fn find(data_dir: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
+        refuse_unfinished(data_dir)?;
         let path = data_dir.join(STORE_FILE);
         match fs::canonicalize(&path) {
             Ok(path) => Ok(Self::new(path, busy_timeout)),
@@ -103,7 +108,7 @@ impl Sqlite {
     }
 
     /// Sorts an error of SQLite by what to do about it.
-    fn failed(&self, doing: &'static str, error: &rusqlite::Error) -> StoreError {
+    pub fn failed(&self, doing: &'static str, error: &rusqlite::Error) -> StoreError {
         let place = self.place.clone();
         let cause = match error {
             rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
@@ -176,6 +181,14 @@ impl SqliteConnection {
         let Self { inner, sqlite, .. } = self;
         inner.close().map_err(|(_, error)| sqlite.failed("close the database", &error))
     }
+}
+
+/// A restoration that was interrupted may have left no store there, or half of one.
+fn refuse_unfinished(data_dir: &Path) -> Result<(), StoreError> {
+    if data_dir.join(UNFINISHED_FILE).exists() {
+        return Err(StoreError::Unfinished { path: data_dir.to_owned() });
+    }
+    Ok(())
 }
 
 /// `$3` is a parameter's name to SQLite, numbered by where it stands: go by the name.
