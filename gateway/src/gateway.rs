@@ -78,8 +78,9 @@ impl Gateway {
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self> {
         let data_dir = &config.data_dir;
-        let store =
-            Store::open(store_options(&config)).await.with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
+        let store = Store::open(store_options(&config))
+            .await
+            .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
         let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use sluicegate_engine::failure::FailureClass;
-use sluicegate_store::{Location, Reader, StoreOptions};
 use sluicegate_store::dead_letter::Filter;
+use sluicegate_store::{Location, Reader, StoreOptions};
 
 use crate::config::{self, Config, Process};
 use crate::store_options::{MasterKeyArgs, store_options};

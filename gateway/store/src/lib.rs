@@ -29,8 +29,11 @@ mod options;
 mod place;
 mod reader;
 mod schema;
+#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
 mod signals;
 mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod vault;
 mod writer;
 

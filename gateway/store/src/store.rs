@@ -48,6 +48,7 @@ pub struct Store {
     reader: Reader,
     vault: Arc<Vault>,
     queue: Queue,
+    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
     signals: Arc<Signals>,
     owner: Arc<Mutex<Owner>>,
     is_gateway: bool,
@@ -198,11 +199,13 @@ impl Store {
     ///
     /// # Errors
     /// What the question fails with, or what is wrong with the store.
+    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
     pub(crate) async fn ask<Q: Question>(&self, question: Q) -> Result<Q::Output, StoreError> {
         self.reader.ask(question).await
     }
 
     /// News of what is committed here, and on PostgreSQL by other gateways.
+    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
     pub(crate) fn signals(&self) -> &Arc<Signals> {
         &self.signals
     }
@@ -210,6 +213,12 @@ impl Store {
     /// Under which name this gateway claims at the moment; changes ask their transaction for it.
     pub(crate) fn owner(&self) -> Owner {
         self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes of the queue that are free.
+    #[cfg(test)]
+    pub(crate) fn queue_room(&self) -> usize {
+        self.queue.room_bytes()
     }
 
     /// Writes what is queued, answers it, and closes the store. Changes that come later fail. A gateway's claims are
@@ -262,6 +271,7 @@ async fn join(database: &Database, owner: &Owner, is_alone: bool) -> Result<Conn
 }
 
 /// Takes the data folder. Blocks for two seconds at most.
+#[expect(clippy::disallowed_methods, reason = "on a thread for what blocks")]
 pub(crate) fn lock(data_dir: &Path) -> Result<File, StoreError> {
     let refused = |error: std::io::Error| StoreError::Folder { path: data_dir.to_owned(), cause: error.to_string() };
     let folder = create_folder(data_dir)?;

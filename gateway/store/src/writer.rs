@@ -49,6 +49,11 @@ impl Queue {
         self.changes.send(Box::new(queued)).await.map_err(|_| closed())?;
         answered.await.map_err(|_| closed())?
     }
+
+    #[cfg(test)]
+    pub fn room_bytes(&self) -> usize {
+        self.room.available_permits()
+    }
 }
 
 pub(crate) struct Writer {
@@ -273,3 +278,6 @@ impl Backoff {
         self.not_before = Some(Instant::now() + pause);
     }
 }
+
+#[cfg(test)]
+mod tests;

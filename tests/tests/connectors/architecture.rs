@@ -14,7 +14,7 @@ const BELOW: [(&str, &[&str]); 5] = [
 ];
 
 /// The engine knows no broker, no HTTP, no YAML, no database and no wasm.
-const FORBIDDEN_IN_ENGINE: [&str; 20] = [
+const FORBIDDEN_IN_ENGINE: [&str; 21] = [
     "wasmtime",
     "wasmtime-wasi",
     "wasmtime-wizer",
@@ -25,7 +25,8 @@ const FORBIDDEN_IN_ENGINE: [&str; 20] = [
     "hyper",
     "hyper-util",
     "reqwest",
-    "sqlx",
+    "rusqlite",
+    "tokio-postgres",
     "rustls",
     "saphyr",
     "serde_yaml",

@@ -41,7 +41,7 @@ const CACHED_STATEMENTS: usize = 256;
 pub(crate) struct Postgres {
     pub place: Place,
     pub vault: Arc<Vault>,
-    config: Config,
+    config: Box<Config>,
     tls: Option<tls::Connector>,
 }
 
@@ -79,7 +79,7 @@ impl Postgres {
         }
         let place = Place::Server(name(&config).into());
         let vault = Arc::new(Vault::new(place.clone(), None));
-        Ok(Self { place, vault, config, tls })
+        Ok(Self { place, vault, config: Box::new(config), tls })
     }
 
     /// Connects. What other sessions announce goes to `listener`.
@@ -295,7 +295,9 @@ fn is_of_the_connection(error: &tokio_postgres::Error) -> bool {
         }
         source = cause.source();
     }
-    error.is_closed() || error.source().is_none() || error.to_string().starts_with("error connecting")
+    error.is_closed()
+        || error.source().is_none()
+        || ["error connecting", "error performing TLS"].iter().any(|words| error.to_string().starts_with(words))
 }
 
 impl ToSql for Value {

@@ -68,6 +68,7 @@ impl Sqlite {
     /// Connects to write: every commit is on the disk when it returns. Turning an empty file into a write-ahead-logged
     /// database needs a lock for which SQLite does not wait, so that a second process opening at the same moment is
     /// refused: wait here.
+    #[expect(clippy::disallowed_methods, reason = "on a thread for what blocks")]
     pub fn connect_writing(&self) -> Result<SqliteConnection, StoreError> {
         let give_up = Instant::now() + self.busy_timeout;
         loop {

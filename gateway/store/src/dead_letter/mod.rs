@@ -4,6 +4,9 @@ mod read;
 mod record;
 mod stored;
 
+#[cfg(test)]
+pub(crate) use stored::StoredLetter;
+
 use sluicegate_engine::dead_letter::DeadLetter;
 use sluicegate_engine::failure::FailureClass;
 

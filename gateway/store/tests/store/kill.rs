@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sluicegate_engine::dead_letter::DeadLetters;
 use sluicegate_store::dead_letter::Filter;
-use sluicegate_store::{Reader, Store};
+use sluicegate_store::{Location, Reader, Store};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 
@@ -25,7 +25,7 @@ const RECORDS_BEFORE_KILL: usize = 3_000;
 #[ignore = "started by the tests below"]
 async fn child_records_until_killed() {
     let data_dir = PathBuf::from(std::env::var_os(DATA_DIR).expect("started by the tests below"));
-    let store = Arc::new(Store::open(&data_dir).await.unwrap());
+    let store = Arc::new(Store::open(&Location::embedded(&data_dir)).await.unwrap());
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..16 {
         let store = Arc::clone(&store);
@@ -96,7 +96,7 @@ async fn everything_confirmed_is_there_after_sigkill() {
         recorder.confirm(RECORDS_BEFORE_KILL).await;
         confirmed.extend(recorder.kill().await);
 
-        let reader = Reader::open(folder.path()).await.unwrap();
+        let reader = Reader::open(&Location::embedded(folder.path())).await.unwrap();
         assert!(reader.count(&Filter::default()).await.unwrap() >= confirmed.len() as u64);
         for id in &confirmed {
             reader.show(id).await.unwrap_or_else(|error| panic!("confirmed, then lost: {error}"));
@@ -110,7 +110,7 @@ async fn another_process_reads_while_records_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let mut recorder = Recorder::start(folder.path());
     recorder.confirm(50).await;
-    let reader = Reader::open(folder.path()).await.unwrap();
+    let reader = Reader::open(&Location::embedded(folder.path())).await.unwrap();
     let mut seen = 0;
     for _ in 0..10 {
         recorder.confirm(50).await;

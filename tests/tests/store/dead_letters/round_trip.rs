@@ -8,7 +8,10 @@ use proptest::test_runner::{Config, TestRunner};
 use sluicegate_engine::dead_letter::{Attempt, DeadLetter, DeadLetters};
 use sluicegate_engine::failure::{FailureClass, SchemaError};
 use sluicegate_engine::message::{Body, Headers, Message};
-use sluicegate_store::Store;
+use sluicegate_store::{Location, Store};
+
+use super::sample;
+use crate::both::{both, both_blocking};
 
 /// Any text at all, line ends, quotes and NUL with it.
 fn text() -> impl Strategy<Value = String> {
@@ -93,29 +96,27 @@ fn letter() -> impl Strategy<Value = DeadLetter> {
 
 #[test]
 fn whatever_is_recorded_comes_back_as_it_was() {
-    let folder = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store = runtime.block_on(Store::open(folder.path())).unwrap();
-    let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(256) });
-    runner
-        .run(&letter(), |letter| {
-            let letter = Arc::new(letter);
-            let found = runtime.block_on(async {
-                store.record(&letter).await.unwrap();
-                store.reader().show(&letter.id).await.unwrap()
-            });
-            prop_assert_eq!(&found, &*letter);
-            Ok(())
-        })
-        .unwrap();
-    runtime.block_on(store.close());
+    both_blocking(|runtime, store| {
+        let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(256) });
+        runner
+            .run(&letter(), |letter| {
+                let letter = Arc::new(letter);
+                let found = runtime.block_on(async {
+                    store.record(&letter).await.unwrap();
+                    store.reader().show(&letter.id).await.unwrap()
+                });
+                prop_assert_eq!(&found, &*letter);
+                Ok(())
+            })
+            .unwrap();
+    });
 }
 
 #[tokio::test]
 async fn an_unchanged_message_is_kept_once() {
     let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
-    let mut unchanged = crate::sample::letter();
+    let store = Store::open(&Location::embedded(folder.path())).await.unwrap();
+    let mut unchanged = sample::letter();
     unchanged.original = Arc::new(Message::new("/s", "k", vec![7_u8; 1 << 20]));
     // Equal without being the same, as after a transform that changed nothing.
     unchanged.at_failure = Arc::new((*unchanged.original).clone());
@@ -130,13 +131,13 @@ async fn an_unchanged_message_is_kept_once() {
 
 #[tokio::test]
 async fn recording_twice_is_recording_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(folder.path()).await.unwrap();
-    let letter = Arc::new(crate::sample::letter());
-    let again = Arc::new(DeadLetter { error: "other words".to_owned(), ..(*letter).clone() });
-    store.record(&letter).await.unwrap();
-    store.record(&again).await.unwrap();
-    assert_eq!(store.reader().count(&Default::default()).await, Ok(1));
-    assert_eq!(store.reader().show(&letter.id).await.as_ref(), Ok(&*letter), "the first one stays");
-    store.close().await;
+    both(async |store| {
+        let letter = Arc::new(sample::letter());
+        let again = Arc::new(DeadLetter { error: "other words".to_owned(), ..(*letter).clone() });
+        store.record(&letter).await.unwrap();
+        store.record(&again).await.unwrap();
+        assert_eq!(store.reader().count(&Default::default()).await, Ok(1));
+        assert_eq!(store.reader().show(&letter.id).await.as_ref(), Ok(&*letter), "the first one stays");
+    })
+    .await;
 }

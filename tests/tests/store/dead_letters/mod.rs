@@ -1,0 +1,3 @@
+mod read;
+mod round_trip;
+pub mod sample;
