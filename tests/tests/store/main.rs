@@ -7,3 +7,4 @@ mod changes;
 mod dead_letters;
 mod faults;
 mod gateways;
+mod vault;
