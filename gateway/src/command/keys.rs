@@ -79,7 +79,10 @@ async fn list(args: &ListArgs, out: &mut impl Write) -> anyhow::Result<()> {
         writeln!(out, "bodies are not encrypted; `encryption.master_key` in the configuration turns it on")?;
         return Ok(());
     };
-    writeln!(out, "master key (fingerprint)  {master_key}\n\nTENANT            VERSION  CREATED                   STATE")?;
+    writeln!(
+        out,
+        "master key (fingerprint)  {master_key}\n\nTENANT            VERSION  CREATED                   STATE"
+    )?;
     for key in &keys.versions {
         let state = match key.retired_at_ms {
             None => "encrypts".to_owned(),

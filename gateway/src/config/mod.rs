@@ -39,8 +39,8 @@ pub use guarantee::{End, Guarantee, guarantee};
 pub use loading::{Loaded, load};
 pub use location::{FileId, Location, Sources};
 pub use resolved::{
-    BUILTIN_PLUGINS, ComponentConfig, Config, MasterKey, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
-    PipelineConfig, PluginConfig, PluginLimits, SchemaConfig, ServerConfig, StepConfig, TestCase,
+    BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
+    MasterKey, PipelineConfig, PluginConfig, PluginLimits, SchemaConfig, ServerConfig, StepConfig, TestCase,
 };
 pub use shape::schema;
 pub use surroundings::{Process, Surroundings};

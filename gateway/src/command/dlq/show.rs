@@ -87,11 +87,7 @@ fn write_evidence(letter: &DeadLetter, out: &mut impl Write) -> std::io::Result<
     Ok(())
 }
 
-fn write_message(
-    message: &Message,
-    hidden: Option<&(String, u64)>,
-    out: &mut impl Write,
-) -> std::io::Result<()> {
+fn write_message(message: &Message, hidden: Option<&(String, u64)>, out: &mut impl Write) -> std::io::Result<()> {
     let fields = [
         ("id", Some(message.id.clone())),
         ("source", Some(message.source.clone())),

@@ -122,21 +122,15 @@ pub fn back_up(
         master_key,
         files: copied,
     };
-    let text = serde_json::to_vec_pretty(&manifest).map_err(|error| BackupError::Manifest {
-        path: folder.path().join(MANIFEST_FILE),
-        cause: error.to_string(),
-    })?;
+    let text = serde_json::to_vec_pretty(&manifest)
+        .map_err(|error| BackupError::Manifest { path: folder.path().join(MANIFEST_FILE), cause: error.to_string() })?;
     files::write(&folder.path().join(MANIFEST_FILE), &text)?;
     folder.rename(destination)?;
     Ok(manifest)
 }
 
 /// Returns the fingerprint of the master key, if bodies are encrypted.
-fn copy_store(
-    sqlite: &Sqlite,
-    copy: &Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Option<String>, BackupError> {
+fn copy_store(sqlite: &Sqlite, copy: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Option<String>, BackupError> {
     let failed = |error: &rusqlite::Error| BackupError::Store(sqlite.failed("back up", error));
     files::create(copy)?;
     let mut into = rusqlite::Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE)

@@ -50,7 +50,10 @@ pub fn restore(
     let staged = stage(source, data_dir, &manifest, stamp, progress)?;
     let marker = data_dir.join(UNFINISHED_FILE);
     if !marker.exists() {
-        files::write(&marker, b"a backup is being restored here; if that was interrupted, run it again with --force\n")?;
+        files::write(
+            &marker,
+            b"a backup is being restored here; if that was interrupted, run it again with --force\n",
+        )?;
     }
     let aside = put_aside(data_dir, &in_the_way, stamp)?;
     for name in files::list(staged.path())? {

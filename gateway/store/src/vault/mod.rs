@@ -5,6 +5,7 @@
 //! A body's encrypted form: a byte that says so, the tenant's name after its length, the version of its key, 24 random
 //! bytes ([`cipher`]), then the encrypted plain or compressed form ([`body`]) and the tag. All that stands before is
 //! authenticated, and so is an identity, where the one who seals has one: such a body cannot be put in another's place.
+//! Bodies of before encryption stay readable, so whoever may write to the database can still put a plain body there.
 
 mod cipher;
 mod keys;
@@ -31,8 +32,9 @@ pub const DEFAULT_TENANT: &str = "default";
 /// Longest name of a tenant with a key, in bytes.
 pub const MAX_TENANT_BYTES: usize = 255;
 
-/// The first byte of an encrypted body. [`body`] knows those of the others.
-const ENCRYPTED: u8 = 2;
+/// The first byte of an encrypted body. [`body`] knows those of the others, which are far from it: no single bit that
+/// flips on a disk turns ciphertext into a plain body.
+const ENCRYPTED: u8 = 0xe5;
 
 /// A master key: 32 random bytes. Never shown, zeroed when dropped.
 #[derive(Clone, PartialEq, Eq)]

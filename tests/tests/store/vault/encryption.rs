@@ -137,7 +137,8 @@ async fn a_body_moved_to_another_row_is_not_taken_for_its_own() {
     store.record(&ours).await.unwrap();
     store.record(&theirs).await.unwrap();
     let connection = rusqlite::Connection::open(folder(&fresh).join(sluicegate_store::STORE_FILE)).unwrap();
-    let sql = "UPDATE dead_letters SET original_body = (SELECT original_body FROM dead_letters WHERE id = $1) WHERE id = $2";
+    let sql =
+        "UPDATE dead_letters SET original_body = (SELECT original_body FROM dead_letters WHERE id = $1) WHERE id = $2";
     connection.execute(sql, [&theirs.id, &ours.id]).unwrap();
     let error = store.reader().show(&ours.id).await.expect_err("it is another's body");
     assert!(matches!(&error, StoreError::Damaged { cause, .. } if cause.contains("another's")), "{error:?}");
