@@ -149,7 +149,7 @@ pub(crate) async fn reload(connection: &mut Connection, vault: &Vault) -> Result
 /// Takes up new keys until it is aborted.
 pub(crate) async fn keep_up(vault: Arc<Vault>, reader: Reader, signals: Arc<Signals>) {
     let mut news = signals.subscribe(KEYS);
-    let mut looks = tokio::time::interval(LOOK);
+    let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
     looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut is_refused = false;
     loop {
