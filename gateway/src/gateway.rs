@@ -12,6 +12,8 @@ use sluicegate_engine::link::{Link, LinkState};
 use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
 use sluicegate_store::Store;
+use sluicegate_store::queue::Queues;
+use sluicegate_store::receipt::StoreReceipts;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -21,13 +23,18 @@ use tracing::{error, info, warn};
 
 use crate::api::Api;
 use crate::config::{Config, PipelineConfig, ServerConfig};
+use crate::queues::{Keeping, StoreQueues};
+use crate::redriving;
 use crate::server::{self, Snapshot, View};
 use crate::store_options::store_options;
+use crate::trace;
 use crate::workshop::{LoadedPlugins, Workshop};
 
 /// See the module.
 pub struct Gateway {
     workshop: Workshop,
+    /// Publishes what is scheduled and removes what is old.
+    keeping: Keeping,
     config: Config,
     /// Shows the configuration in force to the API.
     in_force: watch::Sender<Arc<Config>>,
@@ -37,6 +44,9 @@ pub struct Gateway {
     snapshot: watch::Sender<Arc<Snapshot>>,
     server: JoinHandle<()>,
     stop_server: CancellationToken,
+    /// Runs redrive jobs.
+    redriving: JoinHandle<()>,
+    stop_redriving: CancellationToken,
 }
 
 /// A pipeline that runs.
@@ -48,6 +58,9 @@ struct Running {
     done: CancellationToken,
     task: JoinHandle<Ended>,
 }
+
+/// Longest wait at the end for answers of idempotency keys to be recorded.
+const RECORDING_LIMIT: Duration = Duration::from_secs(2);
 
 /// An HTTP source connects to nothing outside the gateway.
 const SOURCE_START_LIMIT: Duration = Duration::from_secs(1);
@@ -77,11 +90,11 @@ impl Gateway {
         plugins: LoadedPlugins,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self> {
-        let data_dir = &config.data_dir;
-        let store = Store::open(store_options(&config))
-            .await
-            .with_context(|| format!("cannot open the store in {}", data_dir.display()))?;
-        let workshop = Workshop { host, ingress: Ingress::default(), store: Arc::new(store) };
+        let store = Arc::new(Store::open(store_options(&config)).await.context("cannot open the store")?);
+        let receipts = Arc::new(StoreReceipts::start(Arc::clone(&store), trace::settings(&config.receipts)));
+        let queues = Queues::new(Arc::clone(&store));
+        StoreQueues::new(&queues).declare_all(&config.queues).await?;
+        let workshop = Workshop { host, ingress: Ingress::default(), store, receipts, queues };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 
@@ -99,6 +112,9 @@ impl Gateway {
         }
         let (snapshot, seen) = watch::channel(Arc::default());
         let (in_force, shown) = watch::channel(Arc::new(config.clone()));
+        let stop_redriving = CancellationToken::new();
+        let redriving = redriving::run(Arc::clone(&workshop.store), shown.clone(), stop_redriving.clone());
+        let redriving = tokio::spawn(redriving);
         let api = Api { store: Arc::clone(&workshop.store), config: shown, host: workshop.host.clone() };
         let app = server::router(View { running: seen, metrics }, api, &workshop.ingress);
         let stop_server = CancellationToken::new();
@@ -108,8 +124,20 @@ impl Gateway {
                 error!(%error, "the HTTP server ended");
             }
         });
-        let gateway =
-            Self { workshop, config, in_force, running, retiring: JoinSet::new(), snapshot, server, stop_server };
+        let keeping = Keeping::start(&workshop.queues);
+        let gateway = Self {
+            workshop,
+            keeping,
+            config,
+            in_force,
+            running,
+            retiring: JoinSet::new(),
+            snapshot,
+            server,
+            stop_server,
+            redriving,
+            stop_redriving,
+        };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
         Ok(gateway)
@@ -129,7 +157,7 @@ impl Gateway {
                 config.data_dir.display()
             );
         }
-        if (&config.store, &config.encryption) != (&self.config.store, &self.config.encryption) {
+        if config.store != self.config.store || config.encryption != self.config.encryption {
             anyhow::bail!("`store` or `encryption` changed; restart the gateway for that");
         }
         if config.server != self.config.server {
@@ -142,6 +170,9 @@ impl Gateway {
         };
         let (unchanged, changed): (Vec<_>, Vec<_>) = config.pipelines.iter().partition(is_running);
         let assemblies = self.workshop.build(&config, &changed, plugins).await?;
+        if config.queues != self.config.queues {
+            StoreQueues::new(&self.workshop.queues).declare_all(&config.queues).await?;
+        }
 
         let mut changes = Changes { unchanged: unchanged.len(), ..Changes::default() };
         let kept: HashSet<&str> = config.pipelines.iter().map(|pipeline| &*pipeline.name).collect();
@@ -164,6 +195,7 @@ impl Gateway {
                 }
             }
         }
+        self.workshop.receipts.set(trace::settings(&config.receipts));
         self.in_force.send_replace(Arc::new(config.clone()));
         self.config = config;
         self.publish(false);
@@ -195,6 +227,10 @@ impl Gateway {
     pub async fn stop(mut self) -> usize {
         info!(drain_limit = ?self.config.server.drain_timeout, "stopping: no more messages are read, those in flight are finished");
         self.publish(true);
+        self.stop_redriving.cancel();
+        if let Err(error) = (&mut self.redriving).await {
+            error!(%error, "the task of redrive jobs failed");
+        }
         for running in &self.running {
             running.stop.cancel();
         }
@@ -210,6 +246,14 @@ impl Gateway {
         if let Err(error) = (&mut self.server).await {
             error!(%error, "the HTTP server's task failed");
         }
+        // Nothing delivers any more, so what is still to be recorded of requests without clients is so at once.
+        if timeout(RECORDING_LIMIT, self.workshop.ingress.finished()).await.is_err() {
+            warn!(
+                "answers of idempotency keys were not recorded within {RECORDING_LIMIT:?}; repetitions of these requests are delivered again"
+            );
+        }
+        self.workshop.receipts.close().await;
+        self.keeping.stop().await;
         self.workshop.store.close().await;
         info!(given_back = abandoned, "stopped");
         abandoned
@@ -283,7 +327,9 @@ impl Running {
     fn must_end_before_its_successor(&self) -> bool {
         let reads_alone = match self.config.source {
             SourceConfig::File(_) | SourceConfig::Stdio(_) | SourceConfig::Generate(_) => true,
-            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) => false,
+            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) | SourceConfig::Queue(_) => {
+                false
+            }
         };
         reads_alone || self.config.order != Order::None
     }

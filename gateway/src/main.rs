@@ -12,6 +12,7 @@ use sluicegate::command::keys::{self, KeysCommand};
 use sluicegate::command::plugin::{self, PluginCommand};
 use sluicegate::command::run::{self, Ended, RunArgs};
 use sluicegate::command::schema;
+use sluicegate::command::trace::{self, TraceArgs};
 use sluicegate::telemetry::{self, LogFormat};
 
 #[global_allocator]
@@ -51,6 +52,7 @@ enum Command {
     Keys(KeysCommand),
     Backup(BackupArgs),
     Restore(RestoreArgs),
+    Trace(TraceArgs),
 }
 
 /// The configuration has mistakes.
@@ -100,6 +102,10 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Schema => Ok(schema::schema(&mut out)?.into()),
         Command::Plugin(command) => plugin::run(&command, &mut out).await.map(ExitCode::from),
         Command::Bench(args) => bench::run(&args, &mut out).await.map(|()| ExitCode::SUCCESS),
+        Command::Trace(args) => {
+            trace::run(&args, &args.location.find()?, &mut out).await?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Dlq(command) => {
             let options = command.store().options(command.master_key())?;
             dlq::run(&command, &options, &mut out).await?;

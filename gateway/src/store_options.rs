@@ -6,22 +6,18 @@ use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sluicegate_store::vault::{Encryption, MasterKey};
-use sluicegate_store::{Location, StoreOptions};
+use sluicegate_store::StoreOptions;
 
 use crate::config::{self, Config};
 
 /// As the configuration says.
 pub fn store_options(config: &Config) -> StoreOptions {
     let key = |key: &config::MasterKey| MasterKey::new(key.0);
-    let location = match &config.store {
-        Some(url) => Location::shared(url.expose()),
-        None => Location::embedded(&config.data_dir),
-    };
     let encryption = config.encryption.as_ref().map(|encryption| Encryption {
         master_key: key(&encryption.master_key),
         previous: encryption.previous.iter().map(key).collect(),
     });
-    StoreOptions { location, encryption }
+    StoreOptions { location: config.location(), encryption }
 }
 
 /// What opens encrypted bodies where there is no configuration to say it.

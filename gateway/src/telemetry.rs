@@ -68,6 +68,8 @@ pub fn metrics() -> anyhow::Result<PrometheusHandle> {
     );
     metrics::describe_counter!("mq_message_processing_errors_total", "Messages that failed for good, by class");
     metrics::describe_counter!("sluicegate_dead_letters_total", "Dead letters made durable, by class");
+    metrics::describe_counter!("sluicegate_receipts_total", "Receipts written to the store");
+    metrics::describe_counter!("sluicegate_receipts_lost_total", "Receipts that did not fit or could not be written");
     metrics::describe_counter!("sluicegate_retries_total", "Tries after a failure");
     metrics::describe_counter!("sluicegate_messages_settled_total", "Messages by what became of them");
     metrics::describe_counter!("sluicegate_step_messages_total", "Messages by step and result");

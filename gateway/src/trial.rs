@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sluicegate_engine::delivery::Settlement;
+use sluicegate_engine::delivery::{Received, Resumption, Settlement};
+use sluicegate_engine::failure::Failure;
 use sluicegate_engine::memory::{MemoryDeadLetters, MemorySource, MemoryTarget};
 use sluicegate_engine::message::Message;
 use sluicegate_engine::pipeline::{Assembly, State};
 use sluicegate_engine::retry::RetryPolicy;
+use sluicegate_engine::source::{Connection, Inlet, Source};
 use sluicegate_plugin_host::{PluginHost, Role};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
@@ -45,13 +47,30 @@ impl Bench {
     }
 
     /// Runs one message through a pipeline that keeps what it publishes.
-    async fn run(&self, config: &Config, pipeline: &PipelineConfig, message: Message) -> anyhow::Result<Trial> {
+    ///
+    /// # Errors
+    /// The pipeline cannot be built, or one of its steps panicked.
+    pub async fn run(&self, config: &Config, pipeline: &PipelineConfig, message: Message) -> anyhow::Result<Trial> {
+        self.run_from(config, pipeline, message, None).await
+    }
+
+    /// The same for a message that goes on in the middle of its way.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_from(
+        &self,
+        config: &Config,
+        pipeline: &PipelineConfig,
+        message: Message,
+        resumption: Option<Resumption>,
+    ) -> anyhow::Result<Trial> {
         let steps = workshop::steps(&self.host, &mut *self.plugins.lock().await, config, pipeline).await?;
         let source = MemorySource::of([message]);
         let targets: Vec<_> = pipeline.targets.iter().map(|(name, _)| (name, MemoryTarget::default())).collect();
         let parts = Parts {
             source_system: "memory",
-            source: Box::new(source.clone()),
+            source: Box::new(Resuming { source: source.clone(), resumption }),
             targets: targets
                 .iter()
                 .map(|(name, target)| target_part(name, "memory", Box::new(target.clone())))
@@ -72,6 +91,37 @@ impl Bench {
         let outcome =
             ended.ok_or_else(|| anyhow::anyhow!("the message was not settled: a step of the pipeline panicked"))?;
         Ok(Trial { published: published.collect(), outcome })
+    }
+}
+
+/// A source in memory whose message has come some of its way already.
+struct Resuming {
+    source: MemorySource,
+    resumption: Option<Resumption>,
+}
+
+#[async_trait]
+impl Source for Resuming {
+    async fn connect(&mut self) -> Result<Connection, Failure> {
+        let connection = self.source.connect().await?;
+        let inlet = Box::new(ResumingInlet { inlet: connection.inlet, resumption: self.resumption.clone() });
+        Ok(Connection { inlet, ..connection })
+    }
+}
+
+struct ResumingInlet {
+    inlet: Box<dyn Inlet>,
+    resumption: Option<Resumption>,
+}
+
+#[async_trait]
+impl Inlet for ResumingInlet {
+    async fn receive(&mut self, max: usize) -> Result<Vec<Received>, Failure> {
+        let mut received = self.inlet.receive(max).await?;
+        for received in &mut received {
+            received.resumption = self.resumption.clone().map(Box::new);
+        }
+        Ok(received)
     }
 }
 

@@ -6,19 +6,27 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use sluicegate_connectors::http::Ingress;
+use sluicegate_connectors::queue::Access;
 use sluicegate_connectors::registry::BuildContext;
 use sluicegate_engine::dead_letter::DeadLetters;
-use sluicegate_engine::pipeline::{Assembly, Blueprint, State, TargetPart};
+use sluicegate_engine::deduplication::Deduplication;
+use sluicegate_engine::pipeline::{Assembly, Blueprint, Order, State, TargetPart};
 use sluicegate_engine::source::Source;
 use sluicegate_engine::step::{Action, Step};
 use sluicegate_engine::target::Target;
 use sluicegate_engine::target_driver::TargetSettings;
 use sluicegate_plugin_host::{ConfiguredPlugin, Isolation, Limits, Plugin, PluginHost, Settings};
 use sluicegate_store::Store;
+use sluicegate_store::deduplication::StoreDeduplication;
+use sluicegate_store::inbox::StoreInbox;
+use sluicegate_store::receipt::StoreReceipts;
+use sluicegate_store::queue::Queues;
 
 use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
 use crate::dead_letters::StoreAndBroker;
+use crate::spool::StoreSpool;
+use crate::queues::StoreQueues;
 use crate::validation::SchemaStep;
 
 /// Everything parts are made with.
@@ -29,6 +37,10 @@ pub struct Workshop {
     pub ingress: Ingress,
     /// Keeps dead letters.
     pub store: Arc<Store>,
+    /// Keeps receipts.
+    pub receipts: Arc<StoreReceipts>,
+    /// The store's queues.
+    pub queues: Queues,
 }
 
 impl Workshop {
@@ -57,9 +69,15 @@ impl Workshop {
             base_dir: pipeline.base_dir.clone(),
             data_dir: config.data_dir.clone(),
             ingress: self.ingress.clone(),
+            spool: Some(Arc::new(StoreSpool(Arc::clone(&self.store)))),
+            ordered: pipeline.order != Order::None,
+            queues: Access {
+                backend: Some(Arc::new(StoreQueues::new(&self.queues))),
+                declared: Arc::clone(&config.queues),
+            },
         };
         let settings = TargetSettings {
-            max_in_flight: pipeline.max_in_flight,
+            max_in_flight: share(pipeline.max_in_flight, pipeline.targets.len()),
             publish_timeout: PUBLISH_TIMEOUT,
             ..TargetSettings::default()
         };
@@ -76,11 +94,30 @@ impl Workshop {
             source: pipeline.source.build(&context),
             targets: targets.collect(),
             dead_letters: Arc::new(StoreAndBroker::new(store, broker)),
-            state: State::default(),
+            state: self.state(pipeline),
         };
         blueprint(config, pipeline, steps, parts)
     }
+
+    /// What the store keeps for a pipeline.
+    fn state(&self, pipeline: &PipelineConfig) -> State {
+        let deduplication = pipeline.deduplicate.map(|window| {
+            let deduplication = StoreDeduplication::new(Arc::clone(&self.store), &pipeline.name, window);
+            Arc::new(deduplication) as Arc<dyn Deduplication>
+        });
+        let inbox = StoreInbox::new(Arc::clone(&self.store), &pipeline.name);
+        State { inbox: Some(Arc::new(inbox)), receipts: Some(self.receipts.clone()), deduplication }
+    }
 }
+
+/// How many of a pipeline's messages in flight one of its targets may hold: a target that hangs shall leave room for the
+/// others.
+fn share(max_in_flight: usize, targets: usize) -> usize {
+    (max_in_flight / targets.max(1)).max(MIN_SHARE).min(max_in_flight)
+}
+
+/// Fewer than this would slow every target down.
+const MIN_SHARE: usize = 16;
 
 /// The last resort against a target that never answers. Longer than any connector's own timeout, which says more: a
 /// webhook may be given up to 300 s.

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use hyper::header::RETRY_AFTER;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -34,7 +35,8 @@ pub struct Received {
 #[derive(Debug)]
 struct Script {
     received: Vec<Received>,
-    next: VecDeque<u16>,
+    /// Statuses, with seconds of `Retry-After`.
+    next: VecDeque<(u16, Option<u32>)>,
     otherwise: u16,
 }
 
@@ -73,7 +75,12 @@ impl Webhook {
 
     /// The next requests are answered so, before the usual answer.
     pub fn answer_next(&self, statuses: impl IntoIterator<Item = u16>) {
-        self.lock().next.extend(statuses);
+        self.lock().next.extend(statuses.into_iter().map(|status| (status, None)));
+    }
+
+    /// The next request is answered so, and asked to come again after that many seconds.
+    pub fn answer_next_with_retry_after(&self, status: u16, seconds: u32) {
+        self.lock().next.push_back((status, Some(seconds)));
     }
 
     /// Holds all answers back, until [`release`](Self::release). Requests are received meanwhile.
@@ -157,14 +164,17 @@ async fn keep(
         *response.status_mut() = StatusCode::BAD_REQUEST;
         return Ok(response);
     };
-    let status = {
+    let (status, retry_after) = {
         let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = script.next.pop_front().unwrap_or(script.otherwise);
+        let (status, retry_after) = script.next.pop_front().unwrap_or((script.otherwise, None));
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let path = head.uri.to_string();
         script.received.push(Received { path, headers: head.headers, body: body.to_bytes(), status });
-        status
+        (status, retry_after)
     };
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    }
     // An error means the webhook is gone, and with it this connection.
     if open.wait_for(|open| *open).await.is_ok() {
         *response.status_mut() = status;

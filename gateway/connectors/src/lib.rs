@@ -10,6 +10,7 @@ pub mod http;
 pub mod json_lines;
 pub mod json_text;
 pub mod quantity;
+pub mod queue;
 pub mod rabbitmq;
 mod redelivery;
 pub mod redis;

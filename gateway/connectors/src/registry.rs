@@ -1,5 +1,6 @@
 //! The registry: one enum and one match each for sources and targets. A new connector adds its folder and a line here.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,11 +9,11 @@ use serde::Deserialize;
 use sluicegate_engine::source::Source;
 use sluicegate_engine::target::Target;
 
-use crate::http::Ingress;
-use crate::{file, generate, http, rabbitmq, redis, stdio};
+use crate::http::{Ingress, Spool};
+use crate::{file, generate, http, queue, rabbitmq, redis, stdio};
 
 /// What a connector is given when it is built. Nothing here does I/O.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct BuildContext {
     /// The pipeline's name: default for consumer names, groups and the CloudEvents `source`.
     pub pipeline: Arc<str>,
@@ -22,6 +23,27 @@ pub struct BuildContext {
     pub data_dir: PathBuf,
     /// Where HTTP sources announce their paths.
     pub ingress: Ingress,
+    /// Where HTTP sources put what they accept. Without it, a path that answers `accepted` or a request with an
+    /// `Idempotency-Key` is answered 503.
+    pub spool: Option<Arc<dyn Spool>>,
+    /// Whether the pipeline keeps the order of messages with the same key.
+    pub ordered: bool,
+    /// The gateway's own queues.
+    pub queues: queue::Access,
+}
+
+impl fmt::Debug for BuildContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuildContext")
+            .field("pipeline", &self.pipeline)
+            .field("base_dir", &self.base_dir)
+            .field("data_dir", &self.data_dir)
+            .field("ingress", &self.ingress)
+            .field("spool", &self.spool.is_some())
+            .field("ordered", &self.ordered)
+            .field("queues", &self.queues)
+            .finish()
+    }
 }
 
 /// A mistake or risk found without I/O.
@@ -60,6 +82,8 @@ pub enum SourceConfig {
     File(file::SourceConfig),
     /// Standard input, a message a line.
     Stdio(stdio::SourceConfig),
+    /// One of the gateway's own queues.
+    Queue(queue::SourceConfig),
     /// Made-up messages, for trials.
     Generate(generate::SourceConfig),
 }
@@ -78,6 +102,8 @@ pub enum TargetConfig {
     File(file::TargetConfig),
     /// Standard output, a message a line.
     Stdio(stdio::TargetConfig),
+    /// One of the gateway's own queues.
+    Queue(queue::TargetConfig),
 }
 
 impl SourceConfig {
@@ -89,6 +115,7 @@ impl SourceConfig {
             Self::Redis(_) => "redis",
             Self::File(_) => "file",
             Self::Stdio(_) => "stdio",
+            Self::Queue(_) => "queue",
             Self::Generate(_) => "generate",
         }
     }
@@ -101,18 +128,20 @@ impl SourceConfig {
             Self::Redis(config) => config.problems(),
             Self::File(config) => config.problems(),
             Self::Stdio(config) => config.problems(),
+            Self::Queue(config) => config.problems(),
             Self::Generate(config) => config.problems(),
         }
     }
 
-    /// What this source promises.
-    pub fn promise(&self) -> Promise {
+    /// What this source promises, with the `queues` that are declared.
+    pub fn promise(&self, queues: &queue::Declarations) -> Promise {
         match self {
             Self::Http(config) => config.promise(),
             Self::Rabbitmq(config) => config.promise(),
             Self::Redis(config) => config.promise(),
             Self::File(config) => config.promise(),
             Self::Stdio(config) => config.promise(),
+            Self::Queue(config) => config.promise(queues.get(&config.name)),
             Self::Generate(config) => config.promise(),
         }
     }
@@ -125,6 +154,7 @@ impl SourceConfig {
             Self::Redis(config) => Box::new(redis::RedisSource::new(config, context)),
             Self::File(config) => Box::new(file::FileSource::new(config, context)),
             Self::Stdio(config) => Box::new(stdio::StdioSource::new(config, context)),
+            Self::Queue(config) => queue::source(config, context),
             Self::Generate(config) => Box::new(generate::GenerateSource::new(config, context)),
         }
     }
@@ -139,6 +169,7 @@ impl TargetConfig {
             Self::Redis(_) => "redis",
             Self::File(_) => "file",
             Self::Stdio(_) => "stdio",
+            Self::Queue(_) => "queue",
         }
     }
 
@@ -150,17 +181,19 @@ impl TargetConfig {
             Self::Redis(config) => config.problems(),
             Self::File(config) => config.problems(),
             Self::Stdio(config) => config.problems(),
+            Self::Queue(config) => config.problems(),
         }
     }
 
-    /// What this target promises.
-    pub fn promise(&self) -> Promise {
+    /// What this target promises, with the `queues` that are declared.
+    pub fn promise(&self, queues: &queue::Declarations) -> Promise {
         match self {
             Self::Http(config) => config.promise(),
             Self::Rabbitmq(config) => config.promise(),
             Self::Redis(config) => config.promise(),
             Self::File(config) => config.promise(),
             Self::Stdio(config) => config.promise(),
+            Self::Queue(config) => config.promise(queues.get(&config.name)),
         }
     }
 
@@ -172,6 +205,7 @@ impl TargetConfig {
             Self::Redis(config) => Box::new(redis::RedisTarget::new(config, context)),
             Self::File(config) => Box::new(file::FileTarget::new(config, context)),
             Self::Stdio(config) => Box::new(stdio::StdioTarget::new(config, context)),
+            Self::Queue(config) => queue::target(config, context),
         }
     }
 }

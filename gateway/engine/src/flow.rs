@@ -104,7 +104,7 @@ impl Flow {
             let outcome = pipeline.carry(&delivery, origin, &stop).await;
             let settlement = outcome.settlement;
             if origin == Origin::Inbox {
-                pipeline.left_inbox(&delivery, settlement);
+                pipeline.left_inbox(&delivery, &outcome);
             }
             delivery.settle(outcome);
             settlement

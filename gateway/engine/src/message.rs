@@ -70,6 +70,12 @@ impl Message {
         }
     }
 
+    /// The W3C trace id of its `traceparent` (version-traceid-parentid-flags), if it has one.
+    pub fn trace_id(&self) -> Option<&str> {
+        let id = self.trace_parent.as_deref()?.split('-').nth(1)?;
+        (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then_some(id)
+    }
+
     /// How long until the message expires: zero once it has, `None` when it never does.
     pub fn time_to_live(&self) -> Option<Duration> {
         self.expires_at_ms.map(|at| Duration::from_millis(at.saturating_sub(now_ms())))

@@ -398,15 +398,19 @@ impl Pipeline {
         }
     }
 
-    /// A message of the inbox has ended: its key is free if it was the last.
-    pub(crate) fn left_inbox(&self, delivery: &Delivery, settlement: Settlement) {
-        let gone = match settlement {
+    /// A message of the inbox has ended, or left its lane for another: its key is free there if it was the last.
+    pub(crate) fn left_inbox(&self, delivery: &Delivery, outcome: &Outcome) {
+        let (Some(key), Some(resumption)) = (&delivery.message().key, delivery.resumption()) else { return };
+        let lane = resumption.progress.waypoint.lane();
+        let gone = match outcome.settlement {
             Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => true,
-            Settlement::Postponed { .. } | Settlement::Requeued => false,
+            Settlement::Postponed { .. } => {
+                outcome.parked.as_ref().is_some_and(|entry| entry.progress.waypoint.lane() != lane)
+            }
+            Settlement::Requeued => false,
         };
-        let key = delivery.message().key.as_ref().filter(|_| gone && self.order != Order::None);
-        if let (Some(key), Some(resumption)) = (key, delivery.resumption()) {
-            self.parked_keys.leave(resumption.progress.waypoint.lane(), key);
+        if gone && self.order != Order::None {
+            self.parked_keys.leave(lane, key);
         }
     }
 

@@ -1,7 +1,9 @@
 //! The HTTP API, `/api/v1/…`: one file a resource. Answers are JSON; refusals are [`ApiError`]s.
 
+mod dead_letters;
 mod error;
 mod input;
+mod messages;
 
 use std::sync::Arc;
 
@@ -32,7 +34,7 @@ pub struct Api {
 
 /// All paths of the API.
 pub fn router(api: Api) -> Router {
-    let resources: Router<Api> = Router::new();
+    let resources: Router<Api> = Router::new().merge(messages::routes()).merge(dead_letters::routes());
     let unknown = || async { ApiError::new(ApiCode::PathNotFound, "the API has no such path") };
     Router::new()
         .nest("/api/v1", resources.fallback(unknown))

@@ -8,6 +8,7 @@
 
 mod broker;
 mod gateway;
+mod ingestion;
 mod latency;
 mod load;
 mod rabbitmq;
@@ -37,9 +38,9 @@ pub struct BenchArgs {
     /// Redis to measure with.
     #[arg(long, env = "REDIS_URL", hide_env_values = true, default_value = "redis://localhost:6379")]
     pub redis_url: String,
-    /// Only this system; may be repeated.
+    /// Only this; may be repeated.
     #[arg(long, value_enum)]
-    pub only: Vec<System>,
+    pub only: Vec<Subject>,
     /// About how long each side is measured in a round, in seconds.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: u64,
@@ -61,12 +62,26 @@ pub struct BenchArgs {
     /// Also measures the gateway without steps: what the plugins cost and what the rest does.
     #[arg(long)]
     pub without_steps: bool,
+    /// Also measures the gateway with a receipt of every message and of none: what receipts cost.
+    #[arg(long)]
+    pub receipts: bool,
     /// One JSON object with every round.
     #[arg(long)]
     pub json: bool,
     /// Runs as the bare side of a measurement.
     #[command(subcommand)]
     pub side: Option<BareSide>,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Subject {
+    /// RabbitMQ to RabbitMQ.
+    Rabbitmq,
+    /// Redis Stream to Redis Stream.
+    Redis,
+    /// HTTP ingestion, answered 202 once on disk.
+    Http,
 }
 
 /// The bare side, started by a measurement with the broker's address in [`side::URL_VARIABLE`].
@@ -84,6 +99,12 @@ pub enum BareSide {
         to: String,
         /// Most messages in flight.
         in_flight: u16,
+    },
+    /// Answers requests and stores nothing, until it is killed.
+    #[command(hide = true)]
+    BareServer {
+        /// Where on the loopback interface it listens.
+        port: u16,
     },
 }
 
@@ -109,12 +130,8 @@ struct Plan {
 /// # Errors
 /// A broker that does not answer, a side that ends or stands still: with its last words.
 pub async fn run(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    if let Some(BareSide::BareLoop { system, from, to, in_flight }) = &args.side {
-        let url = std::env::var(side::URL_VARIABLE).context("the bare loop is started by `sluicegate bench` alone")?;
-        return match system {
-            System::Rabbitmq => rabbitmq::bare_loop(&url, from, to, *in_flight).await,
-            System::Redis => redis::bare_loop(&url, from, to, *in_flight).await,
-        };
+    if let Some(side) = &args.side {
+        return run_bare(side).await;
     }
     if cfg!(debug_assertions) {
         eprintln!("warning: this is a debug build; build with --release for numbers that mean something");
@@ -123,6 +140,9 @@ pub async fn run(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let mut sides = vec![Side::Bare, Side::Gateway];
     if args.without_steps {
         sides.insert(1, Side::GatewayWithoutSteps);
+    }
+    if args.receipts {
+        sides.extend([Side::GatewayWithoutReceipts, Side::GatewayWithReceipts]);
     }
     let plan = Plan {
         program: std::env::current_exe().context("cannot find this program's own file")?,
@@ -135,16 +155,24 @@ pub async fn run(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<()> {
         sides,
         data_dir: data_dir.path().to_owned(),
     };
-    let systems = if args.only.is_empty() { vec![System::Rabbitmq, System::Redis] } else { args.only.clone() };
-    let mut reports = Vec::new();
-    for system in systems {
-        let url = match system {
-            System::Rabbitmq => &args.amqp_url,
-            System::Redis => &args.redis_url,
-        };
-        reports.push(measure_system(system, url, &plan).await?);
+    let subjects = match &args.only[..] {
+        [] => &[Subject::Rabbitmq, Subject::Redis, Subject::Http],
+        only => only,
+    };
+    let (mut reports, mut ingestion) = (Vec::new(), None);
+    for subject in subjects {
+        match subject {
+            Subject::Rabbitmq => reports.push(measure_system(System::Rabbitmq, &args.amqp_url, &plan).await?),
+            Subject::Redis => reports.push(measure_system(System::Redis, &args.redis_url, &plan).await?),
+            Subject::Http => {
+                let progress = spinner()?;
+                let measured = ingestion::measure(&plan, |message| progress.set_message(message)).await;
+                progress.finish_and_clear();
+                ingestion = Some(measured?);
+            }
+        }
     }
-    let report = Report::new(&plan, reports);
+    let report = Report::new(&plan, reports, ingestion);
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &report)?;
         writeln!(out)?;
@@ -154,10 +182,29 @@ pub async fn run(args: &BenchArgs, out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn measure_system(system: System, url: &str, plan: &Plan) -> anyhow::Result<SystemReport> {
-    let mut broker = broker::connect(system, url, Names::unique()).await?;
+async fn run_bare(side: &BareSide) -> anyhow::Result<()> {
+    match side {
+        BareSide::BareLoop { system, from, to, in_flight } => {
+            let url =
+                std::env::var(side::URL_VARIABLE).context("the bare loop is started by `sluicegate bench` alone")?;
+            match system {
+                System::Rabbitmq => rabbitmq::bare_loop(&url, from, to, *in_flight).await,
+                System::Redis => redis::bare_loop(&url, from, to, *in_flight).await,
+            }
+        }
+        BareSide::BareServer { port } => ingestion::bare_server(*port).await,
+    }
+}
+
+fn spinner() -> anyhow::Result<ProgressBar> {
     let progress = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
     progress.enable_steady_tick(std::time::Duration::from_millis(200));
+    Ok(progress)
+}
+
+async fn measure_system(system: System, url: &str, plan: &Plan) -> anyhow::Result<SystemReport> {
+    let mut broker = broker::connect(system, url, Names::unique()).await?;
+    let progress = spinner()?;
     let measured = tokio::select! {
         measured = measure(system, url, plan, &mut *broker, &progress) => measured,
         interrupted = tokio::signal::ctrl_c() => {

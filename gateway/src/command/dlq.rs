@@ -4,7 +4,7 @@
 mod list;
 mod record;
 mod show;
-mod text;
+pub(crate) mod text;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,8 @@ use sluicegate_store::{Location, Reader, StoreOptions};
 
 use crate::config::{self, Config, Process};
 use crate::store_options::{MasterKeyArgs, store_options};
+
+pub(crate) use record::Content;
 
 /// Most dead letters one `dlq list` prints.
 const MAX_LISTED_LETTERS: u64 = 1_000_000;
@@ -166,7 +168,7 @@ pub async fn run(command: &DlqCommand, options: &StoreOptions, out: &mut impl Wr
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
+pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let direct = error.downcast_ref::<io::Error>().map(io::Error::kind);
     let through_json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
     direct.or(through_json) == Some(io::ErrorKind::BrokenPipe)
@@ -183,6 +185,7 @@ impl ListArgs {
             since_ms: self.since.map(milliseconds),
             until_ms: self.until.map(milliseconds),
             text: self.text.clone(),
+            ..Filter::default()
         }
     }
 }
@@ -193,7 +196,7 @@ fn parse_class(name: &str) -> Result<FailureClass, String> {
 }
 
 /// A point in time, or how long before now it is.
-fn parse_time(text: &str) -> Result<Timestamp, String> {
+pub(super) fn parse_time(text: &str) -> Result<Timestamp, String> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Ok(time);
     }

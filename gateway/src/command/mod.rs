@@ -8,10 +8,12 @@ pub mod dlq;
 pub mod graph;
 pub mod inspection;
 pub mod keys;
+pub mod location;
 pub mod plugin;
 pub mod run;
 pub mod schema;
 pub mod test;
+pub mod trace;
 
 use std::process::ExitCode;
 

@@ -53,6 +53,7 @@ fn rabbitmq_source(source: &SourceConfig) -> Option<&rabbitmq::SourceConfig> {
         | SourceConfig::Redis(_)
         | SourceConfig::File(_)
         | SourceConfig::Stdio(_)
+        | SourceConfig::Queue(_)
         | SourceConfig::Generate(_) => None,
     }
 }

@@ -45,17 +45,20 @@ pub struct End {
 /// Derives what a pipeline promises. No I/O: it is what the configuration says, not what a server is set to.
 pub fn guarantee(loaded: &Loaded, pipeline: &PipelineConfig) -> Guarantee {
     let pointer = join("/pipelines", &pipeline.name);
+    let queues = &*loaded.config.queues;
     let mut warnings = Vec::new();
     let mut end = |name: &str, system: &'static str, place: &str, promise: Promise| {
         let place = join(place, system);
         warnings.extend(promise.warnings.into_iter().map(|warning| connector_warning(loaded, &place, warning)));
         End { name: name.to_owned(), system, at_least_once: promise.at_least_once, because: promise.because }
     };
-    let source = end("source", pipeline.source.system(), &join(&pointer, "source"), pipeline.source.promise());
+    let source = end("source", pipeline.source.system(), &join(&pointer, "source"), pipeline.source.promise(queues));
     let targets: Vec<End> = pipeline
         .targets
         .iter()
-        .map(|(name, target)| end(name, target.system(), &join(&join(&pointer, "targets"), name), target.promise()))
+        .map(|(name, target)| {
+            end(name, target.system(), &join(&join(&pointer, "targets"), name), target.promise(queues))
+        })
         .collect();
     if let Some(dead_letter) = &pipeline.dead_letter {
         let place = join(&join(&pointer, "dead_letter"), dead_letter.system());
@@ -127,6 +130,8 @@ fn longest_retrying(pipeline: &PipelineConfig) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use sluicegate_connectors::queue::Declarations;
+
     use super::*;
     use crate::config::in_memory::load_text;
 
@@ -177,8 +182,11 @@ mod tests {
         let loaded = load_text(&text("")).unwrap_or_else(|wrong| panic!("{wrong}"));
         let pipeline = loaded.config.pipeline("p").expect("pipeline");
         let guarantee = guarantee(&loaded, pipeline);
-        let ends =
-            [pipeline.source.promise().at_least_once, pipeline.targets.iter().all(|t| t.1.promise().at_least_once)];
+        let queues = Declarations::new();
+        let ends = [
+            pipeline.source.promise(&queues).at_least_once,
+            pipeline.targets.iter().all(|t| t.1.promise(&queues).at_least_once),
+        ];
         assert_eq!(guarantee.at_least_once, ends == [true, true]);
         assert_eq!(
             guarantee.targets.iter().map(|t| (&*t.name, t.system)).collect::<Vec<_>>(),

@@ -26,7 +26,7 @@ pub const MAX_FILE_BYTES: u64 = 4 * 1024 * 1024;
 pub const MAX_FILES: usize = 1_000;
 
 /// Sections of which several files may each have a part.
-const MERGED: [&str; 4] = ["schemas", "plugins", "pipelines", "tests"];
+const MERGED: [&str; 5] = ["schemas", "plugins", "queues", "pipelines", "tests"];
 
 /// A configuration without mistakes.
 #[derive(Debug, Clone)]

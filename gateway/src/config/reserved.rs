@@ -14,7 +14,6 @@ impl Reserved {
     pub(crate) fn find(root: &Node) -> (Self, Vec<(String, Diagnostic)>) {
         let mut found = Finder { root, wrong: Vec::new() };
         found.plugins();
-        found.pipelines();
         let pointers = found.wrong.iter().map(|(pointer, _)| pointer.clone()).collect();
         (Self { pointers }, found.wrong)
     }
@@ -60,21 +59,6 @@ impl Finder<'_> {
             if !empty {
                 let hint = "leave `grants` empty: a plugin may log, and nothing else";
                 self.refuse(join(&pointer, "grants"), "granting capabilities", hint);
-            }
-        }
-    }
-
-    fn pipelines(&mut self) {
-        for entry in self.root.get("pipelines").map(Node::entries).unwrap_or_default() {
-            let source = join(&join("/pipelines", &entry.key), "source");
-            let Some(node) = entry.value.get("source") else { continue };
-            if node.get("queue").is_some() {
-                let hint = "use one of the connectors: http, rabbitmq, redis, file, stdio or generate";
-                self.refuse(join(&source, "queue"), "a queue as a source", hint);
-            }
-            if node.get("http").and_then(|http| http.get("respond")).and_then(Node::text) == Some("accepted") {
-                let hint = "use `respond: delivered`: the answer is the outcome";
-                self.refuse(join(&join(&source, "http"), "respond"), "`respond: accepted`", hint);
             }
         }
     }

@@ -10,12 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use sluicegate_connectors::quantity::Secret;
+use sluicegate_connectors::queue::Declarations;
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 use sluicegate_engine::failure::FailureClass;
 use sluicegate_engine::message::Message;
 use sluicegate_engine::pipeline::Order;
 use sluicegate_engine::retry::RetryPolicy;
 use sluicegate_engine::step::Unroutable;
+use sluicegate_store::Location;
 
 pub use super::dead_letter::DeadLetterConfig;
 pub use super::written::Isolation;
@@ -31,12 +33,16 @@ pub struct Config {
     pub store: Option<Secret>,
     /// What is remembered of messages.
     pub receipts: ReceiptsConfig,
+    /// How long dead letters are kept.
+    pub dead_letters: DeadLettersConfig,
     /// How bodies are encrypted, if they are.
     pub encryption: Option<EncryptionConfig>,
     /// All schemas, in the order written: what a `$ref` may refer to.
     pub schemas: Vec<Arc<SchemaConfig>>,
     /// All plugins: the declared ones in the order written, then the built-in ones that are used by name.
     pub plugins: Vec<Arc<PluginConfig>>,
+    /// All queues that are declared, by name.
+    pub queues: Arc<Declarations>,
     /// All pipelines, in the order written.
     pub pipelines: Vec<PipelineConfig>,
     /// All test cases, in the order written.
@@ -46,6 +52,14 @@ pub struct Config {
 }
 
 impl Config {
+    /// Where state is kept.
+    pub fn location(&self) -> Location {
+        match &self.store {
+            Some(url) => Location::shared(url.expose()),
+            None => Location::embedded(&self.data_dir),
+        }
+    }
+
     /// The pipeline of that name.
     pub fn pipeline(&self, name: &str) -> Option<&PipelineConfig> {
         self.pipelines.iter().find(|pipeline| &*pipeline.name == name)
@@ -74,6 +88,15 @@ pub struct ReceiptsConfig {
     pub sample: f64,
     /// How long receipts are kept.
     pub keep: Duration,
+}
+
+/// How long dead letters are kept; for ever where nothing is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DeadLettersConfig {
+    /// Deleted this long after they failed.
+    pub keep: Option<Duration>,
+    /// The oldest above so many are deleted.
+    pub max: Option<u64>,
 }
 
 /// How bodies are encrypted.

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use sluicegate_connectors::quantity::{Secret, Size, Span};
+use sluicegate_connectors::queue::Declaration;
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 
 use super::dead_letter::DeadLetterConfig;
@@ -30,6 +31,9 @@ pub struct ConfigFile {
     /// What is remembered of messages.
     #[serde(default)]
     pub receipts: ReceiptsSection,
+    /// How long dead letters are kept. Without it, for ever.
+    #[serde(default)]
+    pub dead_letters: DeadLettersSection,
     /// Encryption of all bodies that the gateway keeps. Without it they are kept as they are.
     pub encryption: Option<EncryptionSection>,
     /// JSON Schemas by name, for `validate` steps and for `$ref` in each other.
@@ -38,6 +42,10 @@ pub struct ConfigFile {
     /// Plugins by name. The built-in ones (`jq`, `content-router`, `topic-router`, `redact`, `split`) need no entry.
     #[serde(default)]
     pub plugins: Entries<PluginSection>,
+    /// The gateway's own durable queues by name, for `queue` sources and targets. Created, or brought to these
+    /// properties, when the gateway starts; removing one here leaves it in the store.
+    #[serde(default)]
+    pub queues: Entries<Declaration>,
     /// Pipelines by name.
     #[serde(default)]
     pub pipelines: Entries<PipelineSection>,
@@ -104,6 +112,17 @@ impl Default for ReceiptsSection {
     fn default() -> Self {
         Self { sample: 0.01, keep: Span::secs(7 * 86_400) }
     }
+}
+
+/// How long dead letters are kept in the store. What is being redriven is kept whatever this says.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeadLettersSection {
+    /// Delete them this long after they failed, 1m to 3650d. Without it they are kept until somebody redrives or deletes them.
+    pub keep: Option<Span>,
+    /// Delete the oldest above this many. Without it there may be any number.
+    #[schemars(range(min = 1))]
+    pub max: Option<std::num::NonZeroU64>,
 }
 
 /// Encryption of bodies at rest: AES-256-GCM, with a key per tenant that the master key wraps.

@@ -32,6 +32,9 @@ pub(crate) trait Change: Send + 'static {
     /// # Errors
     /// Fails this change alone: others of the same transaction are tried again without it.
     async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<Self::Output, StoreError>;
+
+    /// Called once it is durable, before the caller is told, and also when he waits no more. Must not block.
+    fn committed(&mut self, _output: &mut Self::Output) {}
 }
 
 /// The transaction a change is applied in: a [`Connection`] with something to say once it is committed.
@@ -107,12 +110,16 @@ impl<C: Change> Pending for Queued<C> {
     }
 
     fn answer(self: Box<Self>, result: Result<(), StoreError>) {
-        let Self { change, output, answer, room } = *self;
+        let Self { mut change, output, answer, room } = *self;
         let doing = change.doing();
-        let result = result.and_then(|()| output.ok_or(StoreError::Closed { doing }));
+        let mut result = result.and_then(|()| output.ok_or(StoreError::Closed { doing }));
+        if let Ok(output) = &mut result {
+            change.committed(output);
+        }
+        // First, so that whoever has his answer finds the room free.
+        drop(room);
         if answer.send(result).is_err() {
             tracing::debug!(doing, "nobody waits for this change any more");
         }
-        drop(room);
     }
 }

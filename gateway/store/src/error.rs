@@ -258,6 +258,18 @@ pub enum StoreError {
         /// Whether there are more.
         more: bool,
     },
+    /// No redrive job has that id.
+    #[error("no redrive job has the id `{id}`; `sluicegate dlq jobs` shows those there are")]
+    NoJob {
+        /// As asked for.
+        id: String,
+    },
+    /// A value has no stored form.
+    #[error("cannot bring it into its stored form: {cause}")]
+    Unwritable {
+        /// Why.
+        cause: String,
+    },
     /// Not a page token of this store.
     #[error("`{token}` is not a page token; give the `next` of the page before, as it is")]
     PageToken {
@@ -298,6 +310,8 @@ impl StoreError {
             | Self::NotEncrypted { .. }
             | Self::NotFound { .. }
             | Self::Ambiguous { .. }
+            | Self::NoJob { .. }
+            | Self::Unwritable { .. }
             | Self::PageToken { .. } => false,
         }
     }

@@ -17,7 +17,12 @@ use crate::signals::Signals;
 use crate::writer::Queue;
 
 /// Run when a gateway is removed; `$1` is its name.
-const RELEASES: [&str; 0] = [];
+const RELEASES: [&str; 4] = [
+    "UPDATE inbox SET claimed_by = NULL WHERE claimed_by = $1",
+    crate::redrive::RELEASE,
+    "UPDATE queue_claims SET consumer = NULL, owner = NULL WHERE owner = $1",
+    "DELETE FROM queue_consumers WHERE owner = $1",
+];
 
 /// Announced when claims of a dead gateway have been released.
 pub(crate) const RELEASED: &str = "released";

@@ -22,16 +22,24 @@ mod body;
 mod change;
 mod database;
 pub mod dead_letter;
+pub mod deduplication;
 mod drive;
 mod error;
+mod expiry;
+pub mod idempotency;
+pub mod inbox;
 mod leases;
 mod options;
 mod place;
+pub mod queue;
 mod reader;
+pub mod receipt;
+pub mod redrive;
 mod schema;
 #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
 mod signals;
 mod store;
+mod stored_message;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod vault;

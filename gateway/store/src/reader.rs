@@ -86,6 +86,11 @@ impl Reader {
         Self { shared: Arc::new(Shared { database, turns, idle: Mutex::new(Vec::new()) }) }
     }
 
+    /// What it reads.
+    pub(crate) fn database(&self) -> &Database {
+        &self.shared.database
+    }
+
     /// Asks. Waits for its turn, 30 s at most. Cancel safe.
     pub(crate) async fn ask<Q: Question>(&self, question: Q) -> Result<Q::Output, StoreError> {
         let doing = question.doing();

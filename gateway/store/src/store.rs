@@ -9,9 +9,12 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::change::Change;
-use crate::database::{BUSY_TIMEOUT, Connection, Database, Postgres, Sqlite, create_folder};
+use crate::database::{BUSY_TIMEOUT, Backend, Connection, Database, Postgres, Sqlite, create_folder};
+use crate::deduplication::UnderwayKeys;
 use crate::drive::drive;
 use crate::error::StoreError;
+use crate::expiry;
+use crate::inbox::Ledgers;
 use crate::leases::{self, Leave, Owner};
 use crate::options::StoreOptions;
 use crate::place::Location;
@@ -56,6 +59,10 @@ pub struct Store {
     stop: Arc<Notify>,
     /// Answered when the writer has ended, until someone closes the store.
     writer: Mutex<Option<oneshot::Receiver<()>>>,
+    /// What is known of inboxes beside what is stored, see [`inbox`](crate::inbox).
+    ledgers: Ledgers,
+    /// Which messages are under way, see [`deduplication`](crate::deduplication).
+    underway: UnderwayKeys,
     /// Of a gateway on PostgreSQL: its heartbeat and its ear. Aborted with the store.
     tasks: Mutex<JoinSet<()>>,
 }
@@ -169,10 +176,12 @@ impl Store {
         let (writer, vault) = (Mutex::new(Some(writer_ended)), Arc::clone(database.vault()));
         let reader = Reader::new(database);
         if is_gateway {
+            tasks.spawn(expiry::sweep(queue.clone()));
             tasks.spawn(vault::keep_up(Arc::clone(&vault), reader.clone(), Arc::clone(&signals)));
         }
+        let (ledgers, underway) = (Ledgers::default(), UnderwayKeys::default());
         let tasks = Mutex::new(tasks);
-        Self { reader, vault, queue, signals, owner, is_gateway, stop, writer, tasks }
+        Self { reader, vault, queue, signals, owner, is_gateway, stop, writer, ledgers, underway, tasks }
     }
 
     /// Reads what is stored.
@@ -195,6 +204,11 @@ impl Store {
         self.queue.change(change).await
     }
 
+    /// Hands a change in and does not wait for its end; `false` if there is no room for it now.
+    pub(crate) fn submit<C: Change>(&self, change: C) -> bool {
+        self.queue.submit(change)
+    }
+
     /// Answers a question, while the writer writes and when it cannot. Cancel safe.
     ///
     /// # Errors
@@ -202,6 +216,24 @@ impl Store {
     #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
     pub(crate) async fn ask<Q: Question>(&self, question: Q) -> Result<Q::Output, StoreError> {
         self.reader.ask(question).await
+    }
+
+    /// Which database it is in.
+    pub(crate) fn backend(&self) -> Backend {
+        self.reader.database().backend()
+    }
+
+    /// What contradicts the store's limits.
+    pub(crate) fn refused(&self, cause: String) -> StoreError {
+        StoreError::Database { place: self.reader.database().place().clone(), doing: "accept messages", cause }
+    }
+
+    pub(crate) fn ledgers(&self) -> &Ledgers {
+        &self.ledgers
+    }
+
+    pub(crate) fn underway(&self) -> &UnderwayKeys {
+        &self.underway
     }
 
     /// News of what is committed here, and on PostgreSQL by other gateways.
@@ -239,6 +271,19 @@ impl Store {
             if ended.await.is_err() {
                 tracing::error!("the store's writer failed");
             }
+        }
+        self.reader.close().await;
+    }
+}
+
+#[cfg(test)]
+impl Store {
+    /// Closes the files without giving back what this gateway has claimed, as if it had been killed.
+    pub(crate) async fn close_without_leaving(&self) {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.stop.notify_one();
+        if let Some(ended) = writer {
+            ended.await.expect("the writer ends");
         }
         self.reader.close().await;
     }

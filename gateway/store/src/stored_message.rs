@@ -1,11 +1,33 @@
 //! The stored form of a message. Nothing is lost: attributes and headers are kept as JSON (the head), their bytes as text
-//! where they are UTF-8 and as base64 where not; the body apart, see [`body`](crate::body).
+//! where they are UTF-8 and as base64 where not; the body apart, see [`vault`](crate::vault).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sluicegate_engine::dead_letter::Attempt;
 use sluicegate_engine::message::{Body, Headers, Message};
+
+use crate::error::StoreError;
+
+/// Why something cannot be brought to its stored form.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotStored {
+    #[error("{0}")]
+    Head(#[from] serde_json::Error),
+    /// It cannot be sealed.
+    #[error(transparent)]
+    Body(#[from] StoreError),
+}
+
+impl From<NotStored> for StoreError {
+    fn from(error: NotStored) -> Self {
+        match error {
+            NotStored::Head(error) => Self::Unwritable { cause: error.to_string() },
+            NotStored::Body(error) => error,
+        }
+    }
+}
 
 /// The head of a message: all but its body.
 pub(crate) fn head(message: &Message) -> Result<String, serde_json::Error> {
@@ -19,6 +41,19 @@ pub(crate) fn head(message: &Message) -> Result<String, serde_json::Error> {
 pub(crate) fn message(head: &str, body: Body) -> Result<Message, String> {
     let head: Head = serde_json::from_str(head).map_err(|error| format!("a message's head: {error}"))?;
     head.into_message(body)
+}
+
+/// The key of a message from its stored head.
+///
+/// # Errors
+/// What is wrong with the head.
+pub(crate) fn key(head: &str) -> Result<Option<Bytes>, String> {
+    #[derive(Deserialize)]
+    struct Keyed {
+        key: Option<Octets>,
+    }
+    let keyed: Keyed = serde_json::from_str(head).map_err(|error| format!("a message's head: {error}"))?;
+    keyed.key.map(Octets::into_bytes).transpose()
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,5 +147,26 @@ impl Octets {
                 BASE64.decode(text).map(Bytes::from).map_err(|error| format!("a header's base64: {error}"))
             }
         }
+    }
+}
+
+/// An attempt, in lists that are kept as JSON.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StoredAttempt {
+    number: u32,
+    at_ms: u64,
+    error: String,
+}
+
+impl From<&Attempt> for StoredAttempt {
+    fn from(attempt: &Attempt) -> Self {
+        Self { number: attempt.number, at_ms: attempt.at_ms, error: attempt.error.clone() }
+    }
+}
+
+impl From<StoredAttempt> for Attempt {
+    fn from(stored: StoredAttempt) -> Self {
+        Self { number: stored.number, at_ms: stored.at_ms, error: stored.error }
     }
 }

@@ -50,6 +50,14 @@ impl Queue {
         answered.await.map_err(|_| closed())?
     }
 
+    /// Hands a change in and does not wait for its end; `false` if there is no room for it now.
+    pub fn submit<C: Change>(&self, change: C) -> bool {
+        let permits = u32::try_from(change.size_bytes().clamp(1, MAX_QUEUED_BYTES)).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(permits) else { return false };
+        let queued = Queued { change, output: None, answer: oneshot::channel().0, room };
+        self.changes.try_send(Box::new(queued)).is_ok()
+    }
+
     #[cfg(test)]
     pub fn room_bytes(&self) -> usize {
         self.room.available_permits()

@@ -7,9 +7,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::server::{START_LIMIT, Server, own};
-use crate::eventually;
 use crate::port::Port;
 use crate::process::{Program, run};
+use crate::{eventually, unique};
 
 /// A PostgreSQL with the superuser `postgres`, trusted without a password, and the database `postgres`.
 #[derive(Debug)]
@@ -58,6 +58,21 @@ impl Postgres {
     /// `postgres://postgres@127.0.0.1:PORT/postgres`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The URL of a new, empty database of this server.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn new_database(&self) -> Result<String> {
+        let name = unique("gateway");
+        let (client, connection) = tokio_postgres::connect(&self.url, tokio_postgres::NoTls).await?;
+        let driving = tokio::spawn(connection);
+        client.batch_execute(&format!("CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8'")).await?;
+        drop(client);
+        driving.await??;
+        let (server, _) = self.url.rsplit_once('/').context("the server's URL has no database")?;
+        Ok(format!("{server}/{name}"))
     }
 
     /// SIGKILL; what was committed stays.

@@ -3,6 +3,7 @@
 mod bad_input;
 mod clients;
 mod credentials;
+mod durability;
 mod examples;
 mod faults;
 mod plugin_cli;

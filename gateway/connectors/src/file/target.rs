@@ -82,6 +82,9 @@ mod tests {
             base_dir: base_dir.to_owned(),
             data_dir: base_dir.join("data"),
             ingress: Ingress::default(),
+            spool: None,
+            ordered: false,
+            queues: Default::default(),
         };
         FileTarget::new(&TargetConfig { path: "out/x.jsonl".into(), format }, &context)
     }

@@ -184,6 +184,9 @@ mod tests {
             base_dir: "/".into(),
             data_dir: "/".into(),
             ingress: Ingress::default(),
+            spool: None,
+            ordered: false,
+            queues: Default::default(),
         };
         GenerateSource::new(&serde_json::from_value(settings).expect("settings"), &context)
     }

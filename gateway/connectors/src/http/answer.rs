@@ -1,48 +1,153 @@
-//! From outcomes to answers: the HTTP answer is the outcome.
+//! From outcomes to answers: the HTTP answer is the outcome, or that the message is on disk.
 
 use std::collections::BTreeSet;
 
+use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde_json::{Map, Value, json};
 use sluicegate_engine::dead_letter::DeadLetter;
 use sluicegate_engine::delivery::{Outcome, Settlement};
 use sluicegate_engine::failure::FailureClass;
+use sluicegate_engine::message::Message;
 
-use super::problem::{PointedError, ProblemCode, ProblemDetails};
+use super::problem::{PROBLEM_JSON, PointedError, ProblemCode, ProblemDetails};
+use super::spool::StoredAnswer;
+use crate::json_text;
 
 /// What a client is asked to wait before it sends a message again that was not delivered, in seconds.
 const RETRY_AFTER_FAILURE_SECS: u64 = 5;
+
+/// Says that an answer was given before, to the same request.
+const IDEMPOTENCY_REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// What became of one message that was posted.
 #[derive(Debug)]
 pub(super) enum Fate {
     /// It is settled.
     Settled(Outcome),
+    /// It is on disk. What became of it is not known yet, or not to be learned here.
+    Accepted,
     /// It is in flight, but the client has waited as long as it may.
     Late,
+    /// The same, and its request has an idempotency key.
+    LateWithKey,
     /// Its pipeline ended over it without saying what became of it.
     Lost,
     /// It never got into the pipeline.
     NotAccepted(ProblemDetails),
 }
 
-/// The answer to a request with one message.
-pub(super) fn single(id: &str, fate: Fate) -> Response {
-    match result(id, fate) {
-        Ok(delivered) => ok(&delivered),
-        Err(problem) => problem.with("id", id).into_response(),
+impl Fate {
+    /// The fate of a message from the spool, which keeps what was not decided.
+    pub(super) fn of_spooled(mut outcome: Outcome) -> Self {
+        match outcome.settlement {
+            Settlement::Postponed { .. } | Settlement::Requeued => outcome.settlement = Settlement::Parked,
+            Settlement::Delivered | Settlement::Dropped | Settlement::Parked | Settlement::DeadLettered => {}
+        }
+        Self::Settled(outcome)
     }
 }
 
-/// The answer to a batch: 200 when all is well, else a problem with the worst status of its messages.
-pub(super) fn batch(ids: &[String], fates: Vec<Fate>) -> Response {
+/// An answer that says what became of a request's messages.
+#[derive(Debug)]
+pub(super) enum Reply {
+    /// All is well.
+    Through(StoredAnswer),
+    /// Something is not.
+    Problem(ProblemDetails),
+}
+
+impl Reply {
+    /// To a request with the messages `ids`, of which these are the fates.
+    pub(super) fn new(is_batch: bool, ids: &[String], mut fates: Vec<Fate>) -> Self {
+        if is_batch {
+            return batch(ids, fates);
+        }
+        let id = ids.first().map_or("", String::as_str);
+        match result(id, fates.pop().unwrap_or(Fate::Lost)) {
+            Ok((status, through)) => Self::Through(StoredAnswer { status, body: through.to_string().into() }),
+            Err(problem) => Self::Problem(problem.with("id", id)),
+        }
+    }
+
+    /// What repetitions of the request are to be answered: nothing when the message is worth sending again as it is.
+    pub(super) fn lasting(&self) -> Option<StoredAnswer> {
+        match self {
+            Self::Through(answer) => Some(answer.clone()),
+            Self::Problem(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+                Some(StoredAnswer { status: problem.status(), body: problem.to_json().to_string().into() })
+            }
+            Self::Problem(_) => None,
+        }
+    }
+}
+
+impl IntoResponse for Reply {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Through(answer) => first_time(answer),
+            Self::Problem(problem) => problem.into_response(),
+        }
+    }
+}
+
+/// 202: all messages are on disk.
+pub(super) fn accepted(is_batch: bool, messages: &[Message]) -> StoredAnswer {
+    let mut body = String::with_capacity(32 + messages.iter().map(|message| message.id.len() + 32).sum::<usize>());
+    if is_batch {
+        body.push_str("{\"results\":[");
+    }
+    for (index, message) in messages.iter().enumerate() {
+        body.push_str(if index == 0 { "{\"id\":" } else { ",{\"id\":" });
+        push_json_string(&mut body, &message.id);
+        body.push_str(",\"status\":\"accepted\"}");
+    }
+    if is_batch {
+        body.push_str("]}");
+    }
+    StoredAnswer { status: StatusCode::ACCEPTED, body: body.into() }
+}
+
+fn push_json_string(json: &mut String, text: &str) {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        json.push('"');
+        json.push_str(text);
+        json.push('"');
+    } else {
+        json.push_str(&json_text::string(text));
+    }
+}
+
+/// An answer that is given for the first time.
+pub(super) fn first_time(answer: StoredAnswer) -> Response {
+    let media_type = if answer.status.is_success() { "application/json" } else { PROBLEM_JSON };
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
+/// An answer that was given before.
+pub(super) fn replayed(answer: StoredAnswer) -> Response {
+    let mut response = first_time(answer);
+    response.headers_mut().insert(IDEMPOTENCY_REPLAYED, HeaderValue::from_static("true"));
+    response
+}
+
+/// The answer to a batch: 200 when all is well, 202 when some of it is not through yet, else a problem with the worst
+/// status of its messages.
+fn batch(ids: &[String], fates: Vec<Fate>) -> Reply {
     let (mut failed, mut worst, mut retry_after) = (0_usize, StatusCode::OK, false);
     let mut results = Vec::with_capacity(fates.len());
     for (id, fate) in ids.iter().zip(fates) {
         results.push(match result(id, fate) {
-            Ok(delivered) => delivered,
+            Ok((status, through)) => {
+                worst = worst.max(status);
+                through
+            }
             Err(problem) => {
                 failed += 1;
                 worst = worst.max(problem.status());
@@ -52,7 +157,8 @@ pub(super) fn batch(ids: &[String], fates: Vec<Fate>) -> Response {
         });
     }
     if failed == 0 {
-        return ok(&json!({ "results": results }));
+        let body = Bytes::from(json!({ "results": results }).to_string());
+        return Reply::Through(StoredAnswer { status: worst, body });
     }
     let problem = ProblemDetails::new(
         ProblemCode::BatchIncomplete,
@@ -60,21 +166,26 @@ pub(super) fn batch(ids: &[String], fates: Vec<Fate>) -> Response {
     )
     .with_status(worst)
     .with("results", results);
-    if retry_after { problem.with_retry_after(RETRY_AFTER_FAILURE_SECS) } else { problem }.into_response()
+    Reply::Problem(if retry_after { problem.with_retry_after(RETRY_AFTER_FAILURE_SECS) } else { problem })
 }
 
-fn ok(document: &Value) -> Response {
-    ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], document.to_string()).into_response()
-}
-
-/// `{id, status, targets, reason?}` of a message that is through.
-fn result(id: &str, fate: Fate) -> Result<Value, ProblemDetails> {
+/// `{id, status, targets, reason?}` of a message that is through or kept, and its HTTP status.
+fn result(id: &str, fate: Fate) -> Result<(StatusCode, Value), ProblemDetails> {
     let outcome = match fate {
         Fate::Settled(outcome) => outcome,
+        Fate::Accepted => {
+            let reason = "the message is on disk and goes on; how it ended was not known in time";
+            return Ok((StatusCode::ACCEPTED, json!({ "id": id, "status": "accepted", "reason": reason })));
+        }
         Fate::NotAccepted(problem) => return Err(problem),
         Fate::Late => {
             return Err(unknown(
                 "the message is still in progress; it may yet be delivered, and sending it again may deliver it twice",
+            ));
+        }
+        Fate::LateWithKey => {
+            return Err(unknown(
+                "the message is still in progress; repeat the request with the same idempotency key to learn its outcome",
             ));
         }
         Fate::Lost => {
@@ -84,7 +195,12 @@ fn result(id: &str, fate: Fate) -> Result<Value, ProblemDetails> {
         }
     };
     match outcome.settlement {
-        Settlement::Delivered | Settlement::Dropped | Settlement::Parked => Ok(through(id, &outcome)),
+        Settlement::Delivered | Settlement::Dropped => {
+            let delivered = !outcome.delivered_to.is_empty() || outcome.dropped.is_empty();
+            let status = if delivered { "delivered" } else { "filtered" };
+            Ok((StatusCode::OK, through(id, status, &outcome)))
+        }
+        Settlement::Parked => Ok((StatusCode::ACCEPTED, through(id, "parked", &outcome))),
         Settlement::DeadLettered => Err(dead_lettered(&outcome)),
         Settlement::Postponed { .. } | Settlement::Requeued => {
             let why = outcome.undecided.as_deref().unwrap_or("nothing was decided about the message");
@@ -101,22 +217,16 @@ fn unknown(detail: &str) -> ProblemDetails {
     ProblemDetails::new(ProblemCode::OutcomeUnknown, detail).with_retry_after(RETRY_AFTER_FAILURE_SECS)
 }
 
-fn through(id: &str, outcome: &Outcome) -> Value {
+fn through(id: &str, status: &str, outcome: &Outcome) -> Value {
     // One name a target, however many messages a split made for it.
     let targets: BTreeSet<&str> = outcome.delivered_to.iter().map(AsRef::as_ref).collect();
-    let status = if outcome.settlement == Settlement::Parked {
-        "parked"
-    } else if targets.is_empty() && !outcome.dropped.is_empty() {
-        "filtered"
-    } else {
-        "delivered"
-    };
     let mut document = Map::new();
     document.insert("id".to_owned(), id.into());
     document.insert("status".to_owned(), status.into());
     document.insert("targets".to_owned(), targets.into_iter().collect());
-    if !outcome.dropped.is_empty() {
-        let reasons: Vec<String> = outcome.dropped.iter().map(ToString::to_string).collect();
+    let dropped = outcome.dropped.iter().map(ToString::to_string);
+    let reasons: Vec<String> = outcome.undecided.iter().cloned().chain(dropped).collect();
+    if !reasons.is_empty() {
         document.insert("reason".to_owned(), reasons.join("; ").into());
     }
     Value::Object(document)
@@ -184,133 +294,5 @@ fn blamed(letter: &DeadLetter) -> ProblemDetails {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use sluicegate_engine::failure::{Reason, SchemaError};
-    use sluicegate_engine::message::Message;
-
-    use super::*;
-
-    fn letter(id: &str, class: FailureClass) -> Arc<DeadLetter> {
-        let message = Arc::new(Message::new("s", "k", "b"));
-        Arc::new(DeadLetter {
-            id: id.to_owned(),
-            failed_at_ms: 0,
-            pipeline: Arc::from("orders"),
-            config_version: Arc::from("0"),
-            original: Arc::clone(&message),
-            at_failure: message,
-            step: Some(Arc::from("validate order")),
-            target: None,
-            class,
-            error: "it failed".to_owned(),
-            schema_errors: match class {
-                FailureClass::Schema => {
-                    vec![
-                        SchemaError { pointer: "/a".into(), text: "is no number".into() },
-                        SchemaError { pointer: String::new(), text: "`b` is missing".into() },
-                    ]
-                }
-                _ => Vec::new(),
-            },
-            plugin: None,
-            plugin_digest: None,
-            backtrace: Vec::new(),
-            attempts: Vec::new(),
-            trace_id: None,
-            redrive_count: 0,
-        })
-    }
-
-    fn dead(letters: Vec<Arc<DeadLetter>>) -> Fate {
-        Fate::Settled(Outcome { settlement: Settlement::DeadLettered, dead_letters: letters, ..Outcome::default() })
-    }
-
-    fn delivered(targets: &[&str]) -> Fate {
-        Fate::Settled(Outcome {
-            delivered_to: targets.iter().map(|target| Arc::from(*target)).collect(),
-            ..Outcome::default()
-        })
-    }
-
-    #[test]
-    fn a_delivered_message_lists_each_target_once() {
-        assert_eq!(
-            result("1", delivered(&["us", "eu", "us"])).unwrap(),
-            json!({ "id": "1", "status": "delivered", "targets": ["eu", "us"] })
-        );
-    }
-
-    #[test]
-    fn a_dropped_message_is_filtered_with_its_reason() {
-        let outcome = Outcome {
-            settlement: Settlement::Dropped,
-            dropped: vec![Reason::new("test", "a test order")],
-            ..Outcome::default()
-        };
-        assert_eq!(
-            result("1", Fate::Settled(outcome)).unwrap(),
-            json!({ "id": "1", "status": "filtered", "targets": [], "reason": "test: a test order" })
-        );
-    }
-
-    #[test]
-    fn the_class_decides_between_422_and_503() {
-        for class in FailureClass::ALL {
-            let problem = result("1", dead(vec![letter("dl-1", class)])).unwrap_err();
-            assert_eq!(problem.status().as_u16(), if class.blames_message() { 422 } else { 503 }, "{class}");
-            let document = problem.to_json();
-            assert_eq!(document["class"], class.name());
-            assert_eq!(document["deadLetter"], "dl-1");
-            assert_eq!(document["error"], "it failed");
-            assert_eq!(document["retryAfter"].is_u64(), !class.blames_message());
-            assert!(problem.detail().contains("kept as dead letter dl-1"), "{}", problem.detail());
-        }
-    }
-
-    #[test]
-    fn schema_violations_are_pointed_at() {
-        let document = result("1", dead(vec![letter("dl-1", FailureClass::Schema)])).unwrap_err().to_json();
-        assert_eq!(document["code"], "MQ_SCHEMA_VIOLATION");
-        assert_eq!(
-            document["errors"],
-            json!([{ "pointer": "/a", "detail": "is no number" }, { "pointer": "", "detail": "`b` is missing" }])
-        );
-    }
-
-    #[test]
-    fn of_several_dead_letters_the_one_that_does_not_blame_the_message_decides() {
-        let letters = vec![letter("a", FailureClass::Rejected), letter("b", FailureClass::TargetFailed)];
-        let problem = result("1", dead(letters)).unwrap_err();
-        assert_eq!(problem.code(), ProblemCode::PublishFailed);
-        assert_eq!(problem.to_json()["deadLetters"], json!(["a", "b"]));
-    }
-
-    #[test]
-    fn undecided_late_and_lost_messages_are_503_with_a_delay() {
-        for (fate, code) in [
-            (Fate::Settled(Outcome::requeued("stopping")), "MQ_NOT_DELIVERED"),
-            (Fate::Late, "MQ_OUTCOME_UNKNOWN"),
-            (Fate::Lost, "MQ_OUTCOME_UNKNOWN"),
-        ] {
-            let document = result("1", fate).unwrap_err().to_json();
-            assert_eq!((&document["code"], &document["status"]), (&json!(code), &json!(503)));
-            assert_eq!(document["retryAfter"], RETRY_AFTER_FAILURE_SECS);
-        }
-    }
-
-    #[test]
-    fn a_batch_has_the_worst_status_and_every_result() {
-        let ids = ["1".to_owned(), "2".to_owned(), "3".to_owned()];
-        let all_well = batch(&ids[..1], vec![delivered(&["eu"])]);
-        assert_eq!(all_well.status(), 200);
-        let rejected = || dead(vec![letter("dl", FailureClass::Rejected)]);
-        let mixed = batch(&ids[..2], vec![delivered(&["eu"]), rejected()]);
-        assert_eq!(mixed.status(), 422);
-        assert!(!mixed.headers().contains_key("retry-after"));
-        let worst = batch(&ids, vec![rejected(), Fate::Late, delivered(&[])]);
-        assert_eq!(worst.status(), 503);
-        assert!(worst.headers().contains_key("retry-after"));
-    }
-}
+#[path = "answer_tests.rs"]
+mod tests;

@@ -77,7 +77,7 @@ pub(super) fn messages(
         Shape::Binary => vec![binary(headers, body)?],
         Shape::Structured => vec![cloudevents::decode(&body).map_err(invalid_event)?],
         Shape::Batch => batch(&body, settings.max_body_bytes, max_batch_messages)?,
-        Shape::Envelope => vec![envelope::decode(&body, &settings.source).map_err(invalid_envelope)?],
+        Shape::Envelope => vec![envelope::decode(&body, &settings.pipeline).map_err(invalid_envelope)?],
     };
     let transport = Transport::read(headers);
     for message in &mut messages {
@@ -90,7 +90,7 @@ pub(super) fn messages(
 }
 
 fn raw(settings: &PathSettings, headers: &HeaderMap, body: Bytes) -> Result<Message, ProblemDetails> {
-    let mut message = Message::new(&settings.source, &settings.kind, body);
+    let mut message = Message::new(&*settings.pipeline, &settings.kind, body);
     message.content_type = content_type(headers)?;
     message.headers = message_headers::from_request(headers);
     Ok(message)

@@ -12,6 +12,11 @@ pub const LARGEST_MAX_BODY_BYTES: u64 = 16 << 20;
 /// Longest time a client may be kept waiting for the outcome.
 pub const LONGEST_TIMEOUT: Span = Span::secs(300);
 
+/// How long an idempotency key may be set to be known.
+pub const SHORTEST_IDEMPOTENCY_TTL: Span = Span::secs(1);
+/// How long an idempotency key may be set to be known.
+pub const LONGEST_IDEMPOTENCY_TTL: Span = Span::secs(30 * 24 * 3_600);
+
 /// Longest path.
 const MAX_PATH_BYTES: usize = 256;
 
@@ -27,7 +32,8 @@ pub struct SourceConfig {
     /// When the client is answered.
     #[serde(default)]
     pub respond: Respond,
-    /// How long a client waits for the outcome before it is told to try again; 30s unless given, at most 300s.
+    /// How long a client waits at most, for the outcome or for the disk; 30s unless given, at most 300s. Then it is told
+    /// to try again, or, if the message is on disk, that it is.
     #[serde(default = "default_timeout")]
     pub timeout: Span,
     /// How bodies are understood.
@@ -41,6 +47,16 @@ pub struct SourceConfig {
     /// Largest body of one message, after decompression; 1MiB unless given, at most 16MiB.
     #[serde(default = "default_max_body")]
     pub max_body: Size,
+    /// How long repetitions of a request with an `Idempotency-Key` get its answer; 24h unless given, at most 30d.
+    #[serde(default = "default_idempotency_ttl")]
+    pub idempotency_ttl: Span,
+    /// With `respond: accepted`: most messages that wait to be carried, 1000000 unless given; more are answered 429.
+    #[serde(default = "default_max_backlog")]
+    #[schemars(range(min = 1))]
+    pub max_backlog: u64,
+    /// With `respond: accepted`: most bytes of their bodies, 4GiB unless given; more are answered 429.
+    #[serde(default = "default_max_backlog_bytes")]
+    pub max_backlog_bytes: Size,
 }
 
 /// When the client is answered.
@@ -50,7 +66,7 @@ pub enum Respond {
     /// With the outcome: 200 once every target has confirmed.
     #[default]
     Delivered,
-    /// 202 as soon as the message is on disk. Needs the spool, which this version does not have.
+    /// 202 as soon as the message is on disk; with `?wait=delivered` in the address, as `delivered`.
     Accepted,
 }
 
@@ -91,6 +107,18 @@ fn default_max_body() -> Size {
     Size(1 << 20)
 }
 
+fn default_idempotency_ttl() -> Span {
+    Span::secs(24 * 3_600)
+}
+
+fn default_max_backlog() -> u64 {
+    1_000_000
+}
+
+fn default_max_backlog_bytes() -> Size {
+    Size(4 << 30)
+}
+
 impl KeyFrom {
     fn mistake(&self) -> Option<Problem> {
         match self {
@@ -114,13 +142,6 @@ impl SourceConfig {
         if let Some((text, hint)) = path_mistake(&self.path) {
             problems.push(problem("/path", text, hint));
         }
-        if self.respond == Respond::Accepted {
-            problems.push(problem(
-                "/respond",
-                "`accepted` needs the spool, which this version does not have",
-                "write `respond: delivered`: the client then gets the outcome itself",
-            ));
-        }
         if self.timeout.0.is_zero() || self.timeout > LONGEST_TIMEOUT {
             problems.push(problem(
                 "/timeout",
@@ -139,14 +160,49 @@ impl SourceConfig {
             problems.push(problem("/kind", "the message type is empty", "for example `order.created`"));
         }
         problems.extend(self.key.as_ref().and_then(KeyFrom::mistake));
+        self.durability_problems(&mut problems);
         problems
+    }
+
+    fn durability_problems(&self, problems: &mut Vec<Problem>) {
+        if self.idempotency_ttl < SHORTEST_IDEMPOTENCY_TTL || self.idempotency_ttl > LONGEST_IDEMPOTENCY_TTL {
+            problems.push(problem(
+                "/idempotency_ttl",
+                format!(
+                    "{:?} is not between {:?} and {:?}",
+                    self.idempotency_ttl.0, SHORTEST_IDEMPOTENCY_TTL.0, LONGEST_IDEMPOTENCY_TTL.0
+                ),
+                "24h is longer than clients repeat a request",
+            ));
+        }
+        if self.max_backlog == 0 {
+            problems.push(problem("/max_backlog", "no message could ever wait", "leave it out for 1000000"));
+        }
+        if self.max_backlog_bytes < self.max_body {
+            problems.push(problem(
+                "/max_backlog_bytes",
+                format!(
+                    "{} bytes are less than one body of `max_body`, {} bytes, may have",
+                    self.max_backlog_bytes.0, self.max_body.0
+                ),
+                "leave it out for 4GiB",
+            ));
+        }
     }
 
     /// What it promises.
     pub fn promise(&self) -> Promise {
         Promise {
             at_least_once: true,
-            because: "the client is answered 200 only after the outcome, and sends again on anything else".to_owned(),
+            because: match self.respond {
+                Respond::Delivered => {
+                    "the client is answered 200 only after the outcome, and sends again on anything else"
+                }
+                Respond::Accepted => {
+                    "the client is answered 202 only once the message is on disk, and sends again on anything else"
+                }
+            }
+            .to_owned(),
             warnings: Vec::new(),
         }
     }
@@ -201,17 +257,37 @@ mod tests {
         assert_eq!((config.timeout, config.max_body), (Span::secs(30), Size(1 << 20)));
         assert_eq!(config.problems(), []);
         assert!(config.promise().at_least_once);
+        assert_eq!(config.idempotency_ttl, Span::secs(86_400));
+        assert_eq!((config.max_backlog, config.max_backlog_bytes), (1_000_000, Size(4 << 30)));
+    }
+
+    #[test]
+    fn accepted_promises_the_disk() {
+        let config = config(serde_json::json!({ "path": "/a", "respond": "accepted" }));
+        assert_eq!(config.problems(), []);
+        let promise = config.promise();
+        assert!(promise.at_least_once && promise.because.contains("once the message is on disk"), "{promise:?}");
     }
 
     #[test]
     fn all_mistakes_are_reported_at_once() {
         let config = config(serde_json::json!({
-            "path": "orders", "respond": "accepted", "timeout": "1h", "max_body": "1GiB", "kind": "",
-            "key": { "header": "no header" },
+            "path": "orders", "timeout": "1h", "max_body": "1GiB", "kind": "", "key": { "header": "no header" },
+            "idempotency_ttl": "31d", "max_backlog": 0, "max_backlog_bytes": "1MiB",
         }));
-        assert_eq!(pointers(&config), ["/path", "/respond", "/timeout", "/max_body", "/kind", "/key/header"]);
-        let hint = config.problems()[1].hint.clone().unwrap();
-        assert!(hint.contains("respond: delivered"), "{hint}");
+        assert_eq!(
+            pointers(&config),
+            [
+                "/path",
+                "/timeout",
+                "/max_body",
+                "/kind",
+                "/key/header",
+                "/idempotency_ttl",
+                "/max_backlog",
+                "/max_backlog_bytes"
+            ]
+        );
     }
 
     #[test]

@@ -6,15 +6,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use std::future::Future;
+
 use axum::Router;
 use sluicegate_engine::delivery::Outcome;
 use sluicegate_engine::message::Message;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::TaskTracker;
 
 use super::body::{Budget, Claim};
-use super::config::{Format, KeyFrom, SourceConfig};
+use super::config::{Format, KeyFrom, Respond, SourceConfig};
+use super::idempotency::KeysInProgress;
 use super::receive;
+use super::spool::{Backlog, Spool};
 
 /// What the ingress takes in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +38,8 @@ pub struct IngressLimits {
     pub max_headers: usize,
     /// Bytes of all header names and values of a request; more are answered 431.
     pub max_header_bytes: usize,
+    /// Requests with an `Idempotency-Key` in progress at the same time; one more is answered 503.
+    pub max_keys_in_progress: usize,
     /// How long a request waits for a pipeline that is being replaced before it is answered 503.
     pub successor_wait: Duration,
     /// How long a path without a pipeline is answered 503 before it is forgotten and answered 404.
@@ -47,21 +55,29 @@ impl Default for IngressLimits {
             max_body_memory_bytes: 256 << 20,
             max_headers: 100,
             max_header_bytes: 32 << 10,
+            max_keys_in_progress: 16_384,
             successor_wait: Duration::from_secs(3),
             forget_path_after: Duration::from_secs(60),
         }
     }
 }
 
+/// How long a path without a pipeline is taken to be between two of them. Shorter than the grace of a server's shutdown,
+/// so that who waits for an outcome is answered.
+const DESERTED_AFTER: Duration = Duration::from_secs(1);
+
 /// Where HTTP sources announce their paths. Cheap to clone; all clones are the same ingress.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Ingress(Arc<Shared>);
 
 struct Shared {
     limits: IngressLimits,
     budget: Budget,
+    keys: KeysInProgress,
+    /// Requests that are seen to their end without their clients.
+    requests: TaskTracker,
     next_id: AtomicU64,
-    paths: RwLock<HashMap<String, Place>>,
+    paths: RwLock<HashMap<Arc<str>, Place>>,
 }
 
 /// A path: the pipeline that listens there now, if one does.
@@ -79,29 +95,44 @@ pub(super) struct Live {
 }
 
 /// A source's settings as requests need them.
-#[derive(Debug, PartialEq)]
 pub(super) struct PathSettings {
-    pub(super) path: String,
+    pub(super) path: Arc<str>,
     pub(super) format: Format,
     pub(super) kind: String,
     pub(super) key: Option<KeyFrom>,
     pub(super) timeout: Duration,
     pub(super) max_body_bytes: usize,
-    /// CloudEvents `source` of raw bodies: the pipeline's name.
-    pub(super) source: String,
+    /// Its name is the CloudEvents `source` of raw bodies.
+    pub(super) pipeline: Arc<str>,
+    pub(super) respond: Respond,
+    pub(super) spool: Option<Arc<dyn Spool>>,
+    pub(super) ordered: bool,
+    pub(super) backlog: Backlog,
+    pub(super) idempotency_ttl: Duration,
 }
 
 impl PathSettings {
-    pub(super) fn new(config: &SourceConfig, pipeline: &str) -> Self {
+    /// Without a spool.
+    pub(super) fn new(config: &SourceConfig, pipeline: impl Into<Arc<str>>) -> Self {
         Self {
-            path: config.path.clone(),
+            path: Arc::from(config.path.as_str()),
             format: config.format,
             kind: config.kind.clone(),
             key: config.key.clone(),
             timeout: config.timeout.0,
             max_body_bytes: usize::try_from(config.max_body.0).unwrap_or(usize::MAX),
-            source: pipeline.to_owned(),
+            pipeline: pipeline.into(),
+            respond: config.respond,
+            spool: None,
+            ordered: false,
+            backlog: Backlog { max_messages: config.max_backlog, max_bytes: config.max_backlog_bytes.0 },
+            idempotency_ttl: config.idempotency_ttl.0,
         }
+    }
+
+    /// With a spool, if there is one; `ordered` is said to it.
+    pub(super) fn with_spool(self, spool: Option<Arc<dyn Spool>>, ordered: bool) -> Self {
+        Self { spool, ordered, ..self }
     }
 }
 
@@ -134,8 +165,14 @@ pub(super) enum Listening {
 impl Ingress {
     /// An ingress where nobody listens yet.
     pub fn new(limits: IngressLimits) -> Self {
-        let budget = Budget::new(limits.max_body_memory_bytes);
-        Self(Arc::new(Shared { limits, budget, next_id: AtomicU64::new(0), paths: RwLock::default() }))
+        Self(Arc::new(Shared {
+            budget: Budget::new(limits.max_body_memory_bytes),
+            keys: KeysInProgress::new(limits.max_keys_in_progress),
+            limits,
+            requests: TaskTracker::new(),
+            next_id: AtomicU64::new(0),
+            paths: RwLock::default(),
+        }))
     }
 
     /// Answers every path no other route of the server has: `POST` at the registered ones, problem documents elsewhere.
@@ -149,6 +186,24 @@ impl Ingress {
         &self.0.limits
     }
 
+    /// Waits until no request is in progress whose client may have gone: before that, answers of idempotency keys are
+    /// still to be recorded. To be called once the pipelines and the server have stopped and before the store does. Cancel
+    /// safe.
+    pub async fn finished(&self) {
+        self.0.requests.close();
+        self.0.requests.wait().await;
+    }
+
+    /// Sees a request to its end even if its client goes away. Their number is limited, as each has a key in progress.
+    pub(super) fn spawn<T: Send + 'static>(&self, request: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.0.requests.spawn(request)
+    }
+
+    /// The idempotency keys in progress.
+    pub(super) fn keys(&self) -> &KeysInProgress {
+        &self.0.keys
+    }
+
     /// A claim on the memory for bodies.
     pub(super) fn claim(&self) -> Claim {
         self.0.budget.claim()
@@ -159,7 +214,7 @@ impl Ingress {
         let limits = &self.0.limits;
         let (queue, queued) = mpsc::channel(limits.max_queued_messages.max(limits.max_batch_messages).max(1));
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let path = settings.path.clone();
+        let path = Arc::clone(&settings.path);
         let live = Arc::new(Live { id, settings, queue });
         let mut paths = self.0.paths.write().unwrap_or_else(PoisonError::into_inner);
         paths.retain(|_, place| !place.is_forgotten(limits));
@@ -169,7 +224,7 @@ impl Ingress {
                 place.live.send_replace(Some(live));
             }
             None => {
-                paths.insert(path.clone(), Place { live: watch::Sender::new(Some(live)), empty_since: None });
+                paths.insert(Arc::clone(&path), Place { live: watch::Sender::new(Some(live)), empty_since: None });
             }
         }
         Registration { ingress: self.clone(), path, id, queued }
@@ -184,6 +239,24 @@ impl Ingress {
         }
         let live = place.live.borrow().clone();
         live.map_or_else(|| Listening::Soon(place.live.subscribe()), Listening::Yes)
+    }
+
+    /// Waits until no pipeline has listened at `path` for [`DESERTED_AFTER`]: it was stopped, not replaced. Cancel safe.
+    pub(super) async fn deserted(&self, path: &str) {
+        let live = {
+            let paths = self.0.paths.read().unwrap_or_else(PoisonError::into_inner);
+            paths.get(path).map(|place| place.live.subscribe())
+        };
+        let Some(mut live) = live else { return };
+        loop {
+            if live.wait_for(Option::is_none).await.is_err() {
+                return;
+            }
+            let replaced = matches!(timeout(DESERTED_AFTER, live.wait_for(Option::is_some)).await, Ok(Ok(_)));
+            if !replaced {
+                return;
+            }
+        }
     }
 
     fn unregister(&self, path: &str, id: u64) {
@@ -209,11 +282,9 @@ impl Place {
     }
 }
 
-impl Default for Shared {
+impl Default for Ingress {
     fn default() -> Self {
-        let limits = IngressLimits::default();
-        let budget = Budget::new(limits.max_body_memory_bytes);
-        Self { limits, budget, next_id: AtomicU64::new(0), paths: RwLock::default() }
+        Self::new(IngressLimits::default())
     }
 }
 
@@ -228,7 +299,7 @@ impl fmt::Debug for Ingress {
 /// taken, for the successor.
 pub(super) struct Registration {
     ingress: Ingress,
-    path: String,
+    path: Arc<str>,
     id: u64,
     pub(super) queued: mpsc::Receiver<Queued>,
 }
@@ -246,7 +317,7 @@ impl Drop for Registration {
         self.queued.close();
         while let Ok(Queued { message, answer, claim }) = self.queued.try_recv() {
             if answer.send(Answer::Returned(message)).is_err() {
-                tracing::debug!(path = self.path, "a client went away while its message waited; it was not accepted");
+                tracing::debug!(path = &*self.path, "a client went away while its message waited; it was not accepted");
             }
             drop(claim);
         }

@@ -28,8 +28,16 @@ const HOP_BY_HOP: [&str; 16] = [
 ];
 
 /// Meant for the gateway alone: credentials, and what the client wishes for the answer.
-const FOR_THE_GATEWAY: [&str; 7] =
-    ["accept", "accept-encoding", "authorization", "cookie", "set-cookie", "x-api-key", "x-service-token"];
+const FOR_THE_GATEWAY: [&str; 8] = [
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "cookie",
+    "idempotency-key",
+    "set-cookie",
+    "x-api-key",
+    "x-service-token",
+];
 
 /// Fields of the message, not headers of it.
 const FIELDS: [&str; 4] = ["content-type", "traceparent", "tracestate", "x-correlation-id"];

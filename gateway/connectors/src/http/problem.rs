@@ -17,6 +17,8 @@ pub enum ProblemCode {
     BodyUndecodable,
     /// A header that has a meaning here has an impossible value.
     InvalidHeader,
+    /// The address has a parameter with an impossible value.
+    InvalidQuery,
     /// Not a valid CloudEvent.
     InvalidEvent,
     /// Not a valid JSON envelope.
@@ -27,6 +29,8 @@ pub enum ProblemCode {
     MethodNotAllowed,
     /// The body did not arrive in time.
     BodyTimeout,
+    /// A request with the same idempotency key has not been answered yet.
+    IdempotencyInProgress,
     /// The body is larger than allowed.
     BodyTooLarge,
     /// The batch has more messages than allowed.
@@ -37,14 +41,20 @@ pub enum ProblemCode {
     UnsupportedMediaType,
     /// More or larger headers than allowed.
     HeadersTooLarge,
+    /// The idempotency key belongs to a request with another body.
+    IdempotencyKeyReused,
     /// The body violates the pipeline's schema.
     SchemaViolation,
     /// A step or target refused the message for good.
     MessageRejected,
     /// The pipeline takes no more messages for now.
     TooManyRequests,
+    /// As many accepted messages wait for the pipeline as may.
+    BacklogFull,
     /// The gateway as a whole takes no more for now.
     Overloaded,
+    /// The store cannot take anything now, or there is none.
+    StoreUnavailable,
     /// The pipeline is being reloaded or is stopping.
     PipelineUnavailable,
     /// The message could not be delivered and was kept as a dead letter.
@@ -59,24 +69,29 @@ pub enum ProblemCode {
 
 impl ProblemCode {
     /// Every code.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 27] = [
         Self::BodyIncomplete,
         Self::BodyUndecodable,
         Self::InvalidHeader,
+        Self::InvalidQuery,
         Self::InvalidEvent,
         Self::InvalidEnvelope,
         Self::PathNotFound,
         Self::MethodNotAllowed,
         Self::BodyTimeout,
+        Self::IdempotencyInProgress,
         Self::BodyTooLarge,
         Self::BatchTooLarge,
         Self::UnsupportedEncoding,
         Self::UnsupportedMediaType,
         Self::HeadersTooLarge,
+        Self::IdempotencyKeyReused,
         Self::SchemaViolation,
         Self::MessageRejected,
         Self::TooManyRequests,
+        Self::BacklogFull,
         Self::Overloaded,
+        Self::StoreUnavailable,
         Self::PipelineUnavailable,
         Self::PublishFailed,
         Self::NotDelivered,
@@ -90,6 +105,9 @@ impl ProblemCode {
             Self::BodyIncomplete => ("MQ_BODY_INCOMPLETE", StatusCode::BAD_REQUEST, "The body is incomplete"),
             Self::BodyUndecodable => ("MQ_BODY_UNDECODABLE", StatusCode::BAD_REQUEST, "The body cannot be decoded"),
             Self::InvalidHeader => ("MQ_INVALID_HEADER", StatusCode::BAD_REQUEST, "A header is invalid"),
+            Self::InvalidQuery => {
+                ("MQ_INVALID_QUERY", StatusCode::BAD_REQUEST, "A parameter of the address is invalid")
+            }
             Self::InvalidEvent => ("MQ_INVALID_EVENT", StatusCode::BAD_REQUEST, "Not a valid CloudEvent"),
             Self::InvalidEnvelope => ("MQ_INVALID_ENVELOPE", StatusCode::BAD_REQUEST, "Not a valid envelope"),
             Self::PathNotFound => ("MQ_PATH_NOT_FOUND", StatusCode::NOT_FOUND, "No pipeline listens here"),
@@ -97,6 +115,11 @@ impl ProblemCode {
                 ("MQ_METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED, "Only POST is accepted here")
             }
             Self::BodyTimeout => ("MQ_BODY_TIMEOUT", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
+            Self::IdempotencyInProgress => (
+                "MQ_IDEMPOTENCY_IN_PROGRESS",
+                StatusCode::CONFLICT,
+                "A request with this idempotency key is in progress",
+            ),
             Self::BodyTooLarge => ("MQ_BODY_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE, "The body is too large"),
             Self::BatchTooLarge => ("MQ_BATCH_TOO_LARGE", StatusCode::PAYLOAD_TOO_LARGE, "The batch is too large"),
             Self::UnsupportedEncoding => {
@@ -110,6 +133,11 @@ impl ProblemCode {
                 StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
                 "There are too many or too large headers",
             ),
+            Self::IdempotencyKeyReused => (
+                "MQ_IDEMPOTENCY_KEY_REUSED",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "The idempotency key belongs to another request",
+            ),
             Self::SchemaViolation => {
                 ("MQ_SCHEMA_VIOLATION", StatusCode::UNPROCESSABLE_ENTITY, "The message violates its schema")
             }
@@ -119,7 +147,11 @@ impl ProblemCode {
             Self::TooManyRequests => {
                 ("MQ_TOO_MANY_REQUESTS", StatusCode::TOO_MANY_REQUESTS, "The pipeline takes no more for now")
             }
+            Self::BacklogFull => ("MQ_BACKLOG_FULL", StatusCode::TOO_MANY_REQUESTS, "The pipeline's backlog is full"),
             Self::Overloaded => ("MQ_OVERLOADED", StatusCode::SERVICE_UNAVAILABLE, "The gateway takes no more for now"),
+            Self::StoreUnavailable => {
+                ("MQ_STORE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE, "The store takes nothing now")
+            }
             Self::PipelineUnavailable => {
                 ("MQ_PIPELINE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE, "The pipeline is not running now")
             }
@@ -328,54 +360,5 @@ impl IntoResponse for ProblemDetails {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
-
-    use super::*;
-
-    #[test]
-    fn codes_are_unique_and_their_statuses_are_errors() {
-        let names: HashSet<_> = ProblemCode::ALL.iter().map(|code| code.name()).collect();
-        assert_eq!(names.len(), ProblemCode::ALL.len());
-        for code in ProblemCode::ALL {
-            assert!(code.status().is_client_error() || code.status().is_server_error(), "{code:?}");
-            assert!(code.name().starts_with("MQ_"), "{code:?}");
-        }
-    }
-
-    #[test]
-    fn a_document_has_the_members_of_rfc_9457_and_extensions_cannot_replace_them() {
-        let problem = ProblemDetails::new(ProblemCode::SchemaViolation, "bad")
-            .with_errors([PointedError::in_body("/a", "is no number"), PointedError::in_header("ce-id", "is empty")])
-            .with_retry_after(3)
-            .with("status", 200)
-            .with("class", "schema");
-        assert_eq!(
-            problem.to_json(),
-            json!({
-                "type": "urn:sluicegate:problem:schema-violation",
-                "title": "The message violates its schema",
-                "status": 422,
-                "detail": "bad",
-                "code": "MQ_SCHEMA_VIOLATION",
-                "errors": [
-                    { "pointer": "/a", "detail": "is no number" },
-                    { "header": "ce-id", "detail": "is empty" },
-                ],
-                "retryAfter": 3,
-                "class": "schema",
-            })
-        );
-        let response = problem.into_response();
-        assert_eq!(response.status(), 422);
-        assert_eq!(response.headers()[CONTENT_TYPE], PROBLEM_JSON);
-        assert_eq!(response.headers()[RETRY_AFTER], "3");
-    }
-    #[test]
-    fn a_document_lists_a_limited_number_of_errors() {
-        let errors = (0..MAX_LISTED_ERRORS + 7).map(|i| PointedError::in_body(format!("/{i}"), "is bad"));
-        let document = ProblemDetails::new(ProblemCode::InvalidEvent, "bad").with_errors(errors).to_json();
-        assert_eq!(document["errors"].as_array().map(Vec::len), Some(MAX_LISTED_ERRORS));
-        assert_eq!(document["errorsOmitted"], 7);
-    }
-}
+#[path = "problem_tests.rs"]
+mod tests;

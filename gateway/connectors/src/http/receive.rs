@@ -8,17 +8,20 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use http_body_util::BodyExt;
+use metrics::SharedString;
 use sluicegate_engine::message::Message;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
-use super::answer::{self, Fate};
+use super::admission::{self, no_spool};
+use super::answer::Reply;
 use super::binding::{self, Shape};
 use super::body::{self, Claim, Encoding};
-use super::ingress::{Answer, Ingress, Listening, Live, PathSettings, Queued};
+use super::config::Respond;
+use super::handover;
+use super::idempotency::{self, Named};
+use super::ingress::{Ingress, Listening, Live, PathSettings};
 use super::problem::{ProblemCode, ProblemDetails};
 
 /// Bodies larger than this are parsed on a thread that may block.
@@ -32,14 +35,32 @@ const LINGER_BYTES: usize = 4 << 20;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What a client is asked to wait before it tries a busy or absent pipeline again, in seconds.
-const RETRY_AFTER_BUSY_SECS: u64 = 1;
+pub(super) const RETRY_AFTER_BUSY_SECS: u64 = 1;
+
+/// What was posted in one request.
+pub(super) struct Posted {
+    pub(super) is_batch: bool,
+    pub(super) messages: Vec<Message>,
+    /// The memory of its body.
+    pub(super) claim: Claim,
+}
+
+impl Posted {
+    pub(super) fn ids(&self) -> Vec<String> {
+        self.messages.iter().map(|message| message.id.clone()).collect()
+    }
+}
 
 /// Answers one request. If the client goes away, whatever was handed over to the pipeline goes on without it.
 pub(super) async fn answer_request(State(ingress): State<Ingress>, request: Request) -> Response {
     let (parts, mut body) = request.into_parts();
     let listening = ingress.listening(parts.uri.path());
     // Only configured paths are labels: what clients send must not grow the metrics.
-    let label = if matches!(listening, Listening::No) { "(unknown)".to_owned() } else { parts.uri.path().to_owned() };
+    let path: SharedString = match &listening {
+        Listening::No => "(unknown)".into(),
+        Listening::Yes(live) => Arc::clone(&live.settings.path).into(),
+        Listening::Soon(_) => parts.uri.path().to_owned().into(),
+    };
     let response = match accept(&ingress, listening, &parts, &mut body).await {
         Ok(response) => response,
         Err(problem) => {
@@ -47,8 +68,12 @@ pub(super) async fn answer_request(State(ingress): State<Ingress>, request: Requ
             problem.into_response()
         }
     };
-    let status = response.status().as_u16().to_string();
-    metrics::counter!("sluicegate_http_requests_total", "path" => label, "status" => status).increment(1);
+    let status: SharedString = match response.status() {
+        StatusCode::OK => "200".into(),
+        StatusCode::ACCEPTED => "202".into(),
+        other => other.as_str().to_owned().into(),
+    };
+    metrics::counter!("sluicegate_http_requests_total", "path" => path, "status" => status).increment(1);
     response
 }
 
@@ -59,20 +84,39 @@ async fn accept(
     body: &mut Body,
 ) -> Result<Response, ProblemDetails> {
     check_head(ingress, &listening, parts)?;
+    let wait = wants_to_wait(parts.uri.query())?;
+    let key = idempotency::key(&parts.headers)?;
     let live = successor(ingress, listening).await?;
     let settings = Arc::clone(&live.settings);
+    if settings.spool.is_none() && (settings.respond == Respond::Accepted || key.is_some()) {
+        return Err(no_spool());
+    }
     let shape = binding::shape(settings.format, &parts.headers)?;
     let (body, claim) = read_body(ingress, &settings, shape, &parts.headers, body).await?;
-    let messages = parse(ingress, &settings, shape, &parts.headers, body).await?;
-    let ids: Vec<String> = messages.iter().map(|message| message.id.clone()).collect();
-    let mut fates = deliver(ingress, live, messages, claim).await?;
-    Ok(match shape {
-        Shape::Batch => answer::batch(&ids, fates),
-        Shape::Raw | Shape::Binary | Shape::Structured | Shape::Envelope => {
-            let fate = fates.pop().unwrap_or(Fate::Lost);
-            answer::single(ids.first().map_or("", String::as_str), fate)
+    let (messages, named) = parse(ingress, &settings, shape, &parts.headers, body, key).await?;
+    let posted = Posted { is_batch: shape == Shape::Batch, messages, claim };
+    match (settings.respond, named) {
+        // There is nothing to deliver, to keep or to repeat.
+        _ if posted.messages.is_empty() => Ok(Reply::new(true, &[], Vec::new()).into_response()),
+        (Respond::Accepted, named) => admission::admit(ingress, &settings, posted, named, wait).await,
+        (Respond::Delivered, None) => handover::deliver(ingress, live, posted).await,
+        (Respond::Delivered, Some(named)) => handover::deliver_once(ingress, live, posted, named).await,
+    }
+}
+
+/// Whether the address says `wait=delivered`. Other parameters mean nothing here.
+fn wants_to_wait(query: Option<&str>) -> Result<bool, ProblemDetails> {
+    let parameters = query.unwrap_or_default().split('&').map(|one| one.split_once('=').unwrap_or((one, "")));
+    let mut wait = false;
+    for (_, value) in parameters.filter(|(name, _)| *name == "wait") {
+        if value != "delivered" {
+            let shown: String = value.chars().take(64).collect();
+            let detail = format!("`wait` is `{shown}`; write `wait=delivered` to get the outcome, or leave it out");
+            return Err(ProblemDetails::new(ProblemCode::InvalidQuery, detail));
         }
-    })
+        wait = true;
+    }
+    Ok(wait)
 }
 
 /// What can be refused by the request's head alone.
@@ -106,7 +150,7 @@ fn check_head(ingress: &Ingress, listening: &Listening, parts: &Parts) -> Result
 }
 
 /// The pipeline that listens, waiting a little for one that is being replaced.
-async fn successor(ingress: &Ingress, listening: Listening) -> Result<Arc<Live>, ProblemDetails> {
+pub(super) async fn successor(ingress: &Ingress, listening: Listening) -> Result<Arc<Live>, ProblemDetails> {
     let mut coming = match listening {
         Listening::Yes(live) => return Ok(live),
         Listening::No => return Err(unavailable()),
@@ -155,113 +199,19 @@ async fn parse(
     shape: Shape,
     headers: &HeaderMap,
     body: Bytes,
-) -> Result<Vec<Message>, ProblemDetails> {
-    let max_messages = ingress.limits().max_batch_messages;
-    if body.len() <= PARSE_INLINE_BYTES {
-        return binding::messages(shape, settings, headers, body, max_messages);
+    key: Option<Arc<str>>,
+) -> Result<(Vec<Message>, Option<Named>), ProblemDetails> {
+    let (max_messages, is_small) = (ingress.limits().max_batch_messages, body.len() <= PARSE_INLINE_BYTES);
+    let parse = move |settings: &PathSettings, headers: &HeaderMap| {
+        let fingerprint = |key| Named { key, fingerprint: idempotency::fingerprint(&settings.path, headers, &body) };
+        let named = key.map(fingerprint);
+        Ok((binding::messages(shape, settings, headers, body, max_messages)?, named))
+    };
+    if is_small {
+        return parse(settings, headers);
     }
     let (settings, headers) = (Arc::clone(settings), headers.clone());
-    tokio::task::spawn_blocking(move || binding::messages(shape, &settings, &headers, body, max_messages))
-        .await
-        .map_err(|_| unavailable())?
-}
-
-/// Hands messages over and waits for what becomes of them, in their order.
-///
-/// # Errors
-/// When none of them was accepted.
-async fn deliver(
-    ingress: &Ingress,
-    mut live: Arc<Live>,
-    messages: Vec<Message>,
-    claim: Claim,
-) -> Result<Vec<Fate>, ProblemDetails> {
-    let settings = Arc::clone(&live.settings);
-    let due = Instant::now() + settings.timeout;
-    let claim = Arc::new(claim);
-    let mut fates: Vec<Option<Fate>> = messages.iter().map(|_| None).collect();
-    let mut unsent: Vec<(usize, Message)> = messages.into_iter().enumerate().collect();
-    let mut accepted = false;
-    loop {
-        match hand_over(&live, unsent, &claim) {
-            Ok(waiting) => {
-                accepted = true;
-                unsent = outcomes(waiting, due, &mut fates).await;
-            }
-            Err(NotHandedOver::Stopped(returned)) => unsent = returned,
-            Err(NotHandedOver::Full(problem)) if !accepted => return Err(problem),
-            Err(NotHandedOver::Full(problem)) => {
-                for fate in &mut fates {
-                    fate.get_or_insert_with(|| Fate::NotAccepted(problem.clone()));
-                }
-                break;
-            }
-        }
-        if unsent.is_empty() {
-            break;
-        }
-        // The pipeline stopped before it took these: they go to its successor, as if they had come a moment later.
-        live = match successor(ingress, ingress.listening(&settings.path)).await {
-            Ok(live) => live,
-            Err(problem) if !accepted => return Err(problem),
-            Err(problem) => {
-                for (index, _) in unsent.drain(..) {
-                    fates[index] = Some(Fate::NotAccepted(problem.clone()));
-                }
-                break;
-            }
-        };
-    }
-    Ok(fates.into_iter().map(|fate| fate.unwrap_or(Fate::Lost)).collect())
-}
-
-/// A message that was handed over: its place in the request, and where its outcome comes from.
-type Waiting = (usize, oneshot::Receiver<Answer>);
-
-enum NotHandedOver {
-    Full(ProblemDetails),
-    Stopped(Vec<(usize, Message)>),
-}
-
-/// Puts all messages into the pipeline's queue, or none.
-fn hand_over(live: &Live, unsent: Vec<(usize, Message)>, claim: &Arc<Claim>) -> Result<Vec<Waiting>, NotHandedOver> {
-    let places = match live.queue.try_reserve_many(unsent.len()) {
-        Ok(places) => places,
-        Err(TrySendError::Closed(())) => return Err(NotHandedOver::Stopped(unsent)),
-        Err(TrySendError::Full(())) => {
-            let problem = ProblemDetails::new(
-                ProblemCode::TooManyRequests,
-                "as many messages wait for this pipeline as may; nothing was accepted, so try again in a moment",
-            );
-            return Err(NotHandedOver::Full(problem.with_retry_after(RETRY_AFTER_BUSY_SECS)));
-        }
-    };
-    Ok(unsent
-        .into_iter()
-        .zip(places)
-        .map(|((index, message), place)| {
-            let (answer, outcome) = oneshot::channel();
-            place.send(Queued { message, answer, claim: Arc::clone(claim) });
-            (index, outcome)
-        })
-        .collect())
-}
-
-/// Waits until `due` for what becomes of `waiting`; gives back the messages that the pipeline did not take.
-async fn outcomes(waiting: Vec<Waiting>, due: Instant, fates: &mut [Option<Fate>]) -> Vec<(usize, Message)> {
-    let mut returned = Vec::new();
-    for (index, outcome) in waiting {
-        fates[index] = Some(match timeout_at(due, outcome).await {
-            Ok(Ok(Answer::Settled(outcome))) => Fate::Settled(outcome),
-            Ok(Ok(Answer::Returned(message))) => {
-                returned.push((index, message));
-                continue;
-            }
-            Ok(Err(_)) => Fate::Lost,
-            Err(_) => Fate::Late,
-        });
-    }
-    returned
+    tokio::task::spawn_blocking(move || parse(&settings, &headers)).await.map_err(|_| unavailable())?
 }
 
 /// Reads on for a moment after a refusal. A client that waits for `100 Continue` has not begun to send.

@@ -1,4 +1,7 @@
 //! The ingestion source: its inlet takes what was posted at its path, its settler answers the clients that wait.
+//!
+//! With `respond: accepted` what is posted goes into the spool and comes from the pipeline's inbox. The inlet then stays
+//! silent, but for what a predecessor with `respond: delivered` at the same path did not take any more.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +29,10 @@ impl HttpSource {
     pub fn new(config: &SourceConfig, context: &BuildContext) -> Self {
         Self {
             ingress: context.ingress.clone(),
-            settings: Arc::new(PathSettings::new(config, &context.pipeline)),
+            settings: Arc::new(
+                PathSettings::new(config, Arc::clone(&context.pipeline))
+                    .with_spool(context.spool.clone(), context.ordered),
+            ),
             waiting: Arc::default(),
         }
     }
@@ -36,7 +42,7 @@ impl HttpSource {
 impl Source for HttpSource {
     async fn connect(&mut self) -> Result<Connection, Failure> {
         let registration = self.ingress.register(Arc::clone(&self.settings));
-        tracing::info!(path = self.settings.path, "HTTP ingestion listens");
+        tracing::info!(path = &*self.settings.path, "HTTP ingestion listens");
         Ok(Connection {
             inlet: Box::new(HttpInlet { registration, waiting: Arc::clone(&self.waiting) }),
             settler: Box::new(HttpSettler { waiting: Arc::clone(&self.waiting) }),
@@ -139,6 +145,9 @@ mod tests {
             base_dir: ".".into(),
             data_dir: ".".into(),
             ingress: ingress.clone(),
+            spool: None,
+            ordered: false,
+            queues: Default::default(),
         };
         HttpSource::new(&config, &context)
     }

@@ -123,6 +123,24 @@ fn default_timeout() -> Span {
 }
 
 impl SourceConfig {
+    /// This stream, and the defaults for everything else.
+    pub fn new(url: Secret, stream: String) -> Self {
+        Self {
+            url,
+            username: None,
+            password: None,
+            tls: None,
+            stream,
+            group: None,
+            consumer: None,
+            start: Start::default(),
+            batch: default_batch(),
+            block: default_block(),
+            claim_after: default_claim_after(),
+            timeout: default_timeout(),
+        }
+    }
+
     /// All mistakes that show without I/O.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = connection_problems(&self.url, self.tls.as_ref());
@@ -160,6 +178,11 @@ impl SourceConfig {
 }
 
 impl TargetConfig {
+    /// This stream, and the defaults for everything else.
+    pub fn new(url: Secret, stream: String) -> Self {
+        Self { url, username: None, password: None, tls: None, stream, max_len: None, timeout: default_timeout() }
+    }
+
     /// All mistakes that show without I/O.
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems = connection_problems(&self.url, self.tls.as_ref());

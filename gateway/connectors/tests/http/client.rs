@@ -11,6 +11,9 @@ use tokio::time::timeout;
 /// How long anything in these tests may take before it has failed.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
+/// What stays silent for this long is taken to stay silent.
+pub const QUIET: Duration = Duration::from_millis(50);
+
 pub struct Client {
     stream: TcpStream,
     read: Vec<u8>,
@@ -45,6 +48,12 @@ impl Client {
     /// The next response, other than `100 Continue`.
     pub async fn response(&mut self) -> Response {
         timeout(DEADLINE, self.read_response()).await.expect("answered in time").expect("answered")
+    }
+
+    /// No answer is there, nor comes for a while.
+    pub async fn assert_silent(&mut self) {
+        let more = timeout(QUIET, self.read_more()).await;
+        assert!(more.is_err() && self.read.is_empty(), "{}", String::from_utf8_lossy(&self.read));
     }
 
     /// The other side has closed the connection without a further answer.

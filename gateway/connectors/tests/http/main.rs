@@ -4,10 +4,14 @@
 
 mod bad_clients;
 mod client;
+mod durable;
 mod events;
+mod idempotent;
 mod outcomes;
 mod pipeline;
 mod reload;
 mod server;
+mod spool;
+mod waiting;
 mod webhook;
 mod webhook_tls;

@@ -13,7 +13,7 @@ use crate::client::{Client, exchange, post};
 use crate::pipeline::{Held, Pipeline, delivered};
 use crate::server::Server;
 
-fn dead(message: &Message, class: FailureClass, errors: &[(&str, &str)]) -> Outcome {
+pub fn dead(message: &Message, class: FailureClass, errors: &[(&str, &str)]) -> Outcome {
     let original = Arc::new(message.clone());
     let letter = DeadLetter {
         id: "dl-1".to_owned(),
@@ -41,7 +41,7 @@ fn dead(message: &Message, class: FailureClass, errors: &[(&str, &str)]) -> Outc
 }
 
 /// Each message says in its body how it is to end.
-fn as_the_body_says(message: &Message) -> Outcome {
+pub fn as_the_body_says(message: &Message) -> Outcome {
     match message.body.bytes().as_ref() {
         b"drop" => Outcome {
             settlement: Settlement::Dropped,
@@ -51,6 +51,7 @@ fn as_the_body_says(message: &Message) -> Outcome {
         b"schema" => dead(message, FailureClass::Schema, &[("/id", "is missing"), ("/n", "is no number")]),
         b"reject" => dead(message, FailureClass::Rejected, &[]),
         b"target" => dead(message, FailureClass::TargetFailed, &[]),
+        b"park" => Outcome { settlement: Settlement::Parked, ..Outcome::requeued("the target `eu` is down") },
         b"requeue" => Outcome::requeued("the gateway is stopping"),
         _ => delivered(),
     }
@@ -87,6 +88,11 @@ async fn every_outcome_has_its_answer() {
     assert_eq!((&answer.json()["class"], &answer.json()["deadLetter"]), (&json!("target_failed"), &json!("dl-1")));
     assert!(answer.json()["detail"].as_str().unwrap().contains("kept as dead letter dl-1"));
     assert!(answer.header("retry-after").is_some());
+
+    let answer = say("park").await;
+    assert_eq!(answer.status, 202);
+    let reason = "the target `eu` is down";
+    assert_eq!(answer.json(), json!({ "id": pipeline.last().id, "status": "parked", "targets": [], "reason": reason }));
 
     let answer = say("requeue").await;
     assert_eq!((answer.status, answer.code()), (503, "MQ_NOT_DELIVERED"));

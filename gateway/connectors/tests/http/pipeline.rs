@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use sluicegate_connectors::http::{HttpSource, Ingress, SourceConfig};
+use sluicegate_connectors::http::{HttpSource, Ingress, SourceConfig, Spool};
 use sluicegate_connectors::registry::BuildContext;
 use sluicegate_engine::delivery::{Outcome, Received, Settled};
 use sluicegate_engine::message::Message;
@@ -15,18 +15,25 @@ use tokio::time::timeout;
 use crate::client::DEADLINE;
 
 pub fn context(ingress: &Ingress) -> BuildContext {
+    context_with(ingress, None)
+}
+
+fn context_with(ingress: &Ingress, spool: Option<Arc<dyn Spool>>) -> BuildContext {
     BuildContext {
         pipeline: Arc::from("orders"),
         base_dir: PathBuf::from(env!("CARGO_MANIFEST_DIR")),
         data_dir: PathBuf::new(),
         ingress: ingress.clone(),
+        spool,
+        ordered: false,
+        queues: Default::default(),
     }
 }
 
-pub fn source(ingress: &Ingress, config: Value) -> HttpSource {
+pub fn source(ingress: &Ingress, spool: Option<Arc<dyn Spool>>, config: Value) -> HttpSource {
     let config: SourceConfig = serde_json::from_value(config).unwrap();
     assert_eq!(config.problems(), []);
-    HttpSource::new(&config, &context(ingress))
+    HttpSource::new(&config, &context_with(ingress, spool))
 }
 
 pub fn delivered() -> Outcome {
@@ -47,9 +54,12 @@ impl Pipeline {
     pub async fn start(
         ingress: &Ingress,
         config: Value,
-        mut rule: impl FnMut(&Message) -> Outcome + Send + 'static,
+        rule: impl FnMut(&Message) -> Outcome + Send + 'static,
     ) -> Self {
-        let mut source = source(ingress, config);
+        Self::run(source(ingress, None, config), rule).await
+    }
+
+    pub async fn run(mut source: HttpSource, mut rule: impl FnMut(&Message) -> Outcome + Send + 'static) -> Self {
         let mut connection = source.connect().await.unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let remembered = Arc::clone(&seen);
@@ -100,7 +110,10 @@ impl Held {
     }
 
     pub async fn with(ingress: &Ingress, config: Value) -> Self {
-        let mut source = source(ingress, config);
+        Self::connect(source(ingress, None, config)).await
+    }
+
+    pub async fn connect(mut source: HttpSource) -> Self {
         let connection = source.connect().await.unwrap();
         Self { connection, _source: source }
     }

@@ -64,7 +64,7 @@ impl Trip<'_> {
             plugin_digest: None,
             backtrace: Vec::new(),
             attempts: history.attempts,
-            trace_id: self.original.trace_parent.as_deref().and_then(trace_id),
+            trace_id: self.original.trace_id().map(str::to_owned),
             redrive_count: redrive.map_or(0, |redrive| redrive.count),
         }
     }
@@ -117,10 +117,4 @@ fn explain(letter: &mut DeadLetter, failure: &StepFailure) {
         }
         StepFailure::Unroutable | StepFailure::Timeout(_) => {}
     }
-}
-
-/// The trace id of a W3C `traceparent` (version-traceid-parentid-flags).
-fn trace_id(trace_parent: &str) -> Option<String> {
-    let id = trace_parent.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
 }

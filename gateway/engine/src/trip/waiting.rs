@@ -184,6 +184,13 @@ impl Trip<'_> {
             Retreat::Replace => {
                 let entry = self.entry(place, history, not_before_ms);
                 self.note_parked(&entry, &why);
+                // From its own lane it goes into its target's: what follows it there must go behind it.
+                let lane = entry.progress.waypoint.lane();
+                if let Some(key) = entry.message.key.as_ref().filter(|_| entry.ordered)
+                    && lane != self.progress.waypoint.lane()
+                {
+                    self.pipeline.parked_keys.enter(lane, key.clone());
+                }
                 let settlement = Settlement::Postponed { after, attempt: history.trial.attempt };
                 let parked = Some(Box::new(entry));
                 Err(Outcome { settlement, undecided: Some(why), parked, ..Outcome::default() })

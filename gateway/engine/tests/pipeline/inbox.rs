@@ -239,6 +239,22 @@ async fn keys_parked_before_a_restart_still_hold_back_what_follows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_from_the_spool_keeps_its_order_when_its_target_is_away() {
+    let (mut bench, inbox) = bench(MemorySource::of([]), ["away"]);
+    bench.order = Order::Key(OnKeyFailure::Park);
+    bench.target("away").refuse_connects((0..6).map(|_| Failure::disconnected("refused")));
+    for id in ["a1", "a2", "a3"] {
+        let message = Arc::new(keyed(id, "a"));
+        let progress = Progress { attempt: 1, ..Progress::default() };
+        inbox.push(Entry { original: Arc::clone(&message), message, progress, not_before_ms: 0, ordered: true });
+    }
+    // The first leaves its lane for the target's, and the target comes back while the second is on its way.
+    bench.target("away").then(Reply::Slowly(Duration::from_millis(700)));
+    bench.run().await;
+    assert_eq!(bench.target("away").bodies(), ["a1", "a2", "a3"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_parked_waits_in_flight() {
     let (bench, inbox) = bench(MemorySource::of(numbered(1)), ["out"]);
     inbox.refuse([Failure::transient("disk full")]);

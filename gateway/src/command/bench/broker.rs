@@ -7,7 +7,7 @@ use sluicegate_engine::message::now_ms;
 
 use super::{rabbitmq, redis};
 
-/// A system that is measured.
+/// A broker that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum System {

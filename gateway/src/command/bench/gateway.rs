@@ -3,13 +3,13 @@
 use super::Plan;
 use super::broker::{Names, System};
 use super::load;
-use super::side::URL_VARIABLE;
+use super::side::{Side, URL_VARIABLE};
 
 /// A filter that reads one value of the body and lets every message pass.
 pub(super) const DEFAULT_FILTER: &str = "{ plugin: jq, config: { program: '.test != true' } }";
 
 /// One source, one filter, one router, one target; nothing else is configured but what makes both sides do the same.
-pub(super) fn configuration(system: System, names: &Names, has_steps: bool, plan: &Plan) -> String {
+pub(super) fn configuration(system: System, names: &Names, side: Side, plan: &Plan) -> String {
     let Names { source, target } = names;
     let Plan { in_flight, filter, data_dir, .. } = plan;
     // Single quotes take everything as it is but themselves.
@@ -25,7 +25,12 @@ pub(super) fn configuration(system: System, names: &Names, has_steps: bool, plan
         ),
     };
     let kind = load::KIND;
-    let steps = if has_steps {
+    let receipts = match side {
+        Side::GatewayWithoutReceipts => "receipts: { sample: 0 }\n",
+        Side::GatewayWithReceipts => "receipts: { sample: 1 }\n",
+        Side::Bare | Side::Gateway | Side::GatewayWithoutSteps => "",
+    };
+    let steps = if side != Side::GatewayWithoutSteps {
         format!(
             "[{{ filter: {filter} }}, \
               {{ route: {{ plugin: topic-router, config: {{ patterns: [{{ pattern: {kind}, to: [out] }}] }} }} }}]"
@@ -36,6 +41,7 @@ pub(super) fn configuration(system: System, names: &Names, has_steps: bool, plan
     format!(
         "server: {{ listen: 127.0.0.1:0 }}\n\
          data_dir: '{data_dir}'\n\
+         {receipts}\
          pipelines:\n  \
            bench:\n    \
              source: {source}\n    \
@@ -89,11 +95,17 @@ mod tests {
         };
         let names = Names { source: "bench-1-source".to_owned(), target: "bench-1-target".to_owned() };
         for (system, url) in [(System::Rabbitmq, "amqp://localhost"), (System::Redis, "redis://localhost")] {
-            for has_steps in [true, false] {
-                let configuration = configuration(system, &names, has_steps, &plan);
+            for (side, has_steps, sample) in [
+                (Side::Gateway, true, 0.01),
+                (Side::GatewayWithoutSteps, false, 0.01),
+                (Side::GatewayWithoutReceipts, true, 0.0),
+                (Side::GatewayWithReceipts, true, 1.0),
+            ] {
+                let configuration = configuration(system, &names, side, &plan);
                 let loaded = config::load(&["/bench.yaml".into()], &Written { configuration, url });
                 let config = loaded.unwrap_or_else(|wrong| panic!("{wrong}")).config;
                 let pipeline = config.pipeline("bench").expect("the pipeline");
+                assert!((config.receipts.sample - sample).abs() < f64::EPSILON);
                 assert_eq!(pipeline.steps.len(), if has_steps { 2 } else { 0 });
                 assert_eq!(pipeline.max_in_flight, 7);
                 assert_eq!(config.data_dir, Path::new("/tmp/it's"));

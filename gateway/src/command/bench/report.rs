@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::Plan;
 use super::broker::System;
+use super::ingestion::IngestionReport;
 use super::latency::Latency;
 use super::side::Side;
 use super::throughput::Round;
@@ -26,6 +27,7 @@ pub(super) struct Report {
     latency_messages_per_second: u64,
     filter: String,
     systems: Vec<SystemReport>,
+    ingestion: Option<IngestionReport>,
 }
 
 #[derive(Debug, Serialize)]
@@ -48,15 +50,16 @@ struct SideReport {
     rounds: Vec<Round>,
 }
 
+/// The middle and the ends of what several rounds gave.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+pub(super) struct Spread {
+    pub median: f64,
+    pub min: f64,
+    pub max: f64,
 }
 
 impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+    pub fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut values: Vec<f64> = values.collect();
         values.sort_unstable_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
@@ -67,7 +70,7 @@ impl Spread {
 }
 
 impl Report {
-    pub fn new(plan: &Plan, systems: Vec<SystemReport>) -> Self {
+    pub fn new(plan: &Plan, systems: Vec<SystemReport>, ingestion: Option<IngestionReport>) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             is_debug_build: cfg!(debug_assertions),
@@ -78,6 +81,7 @@ impl Report {
             latency_messages_per_second: plan.latency_rate,
             filter: plan.filter.clone(),
             systems,
+            ingestion,
         }
     }
 }
@@ -101,6 +105,15 @@ impl SystemReport {
         for report in &mut self.sides {
             report.ratio = if bare > 0.0 { report.messages_per_second.median / bare } else { 0.0 };
         }
+    }
+
+    /// The throughput with a receipt of every message, as a share of that with none; when both were measured.
+    fn share_with_receipts(&self) -> Option<f64> {
+        let median = |wanted: Side| {
+            let side = self.sides.iter().find(|report| report.side == wanted)?;
+            Some(side.messages_per_second.median).filter(|median| *median > 0.0)
+        };
+        Some(median(Side::GatewayWithReceipts)? / median(Side::GatewayWithoutReceipts)?)
     }
 
     pub fn add_latency(&mut self, side: Side, latency: Latency) {
@@ -157,6 +170,12 @@ impl fmt::Display for Report {
                 let judgement = if gateway.ratio >= GOAL { "reached" } else { "missed" };
                 writeln!(f, "  the gateway at {:.2} of the bare loop; goal {GOAL:.2} {judgement}", gateway.ratio)?;
             }
+            if let Some(share) = system.share_with_receipts() {
+                writeln!(f, "  receipts of all messages: {share:.2} of the rate without receipts")?;
+            }
+        }
+        if let Some(ingestion) = &self.ingestion {
+            ingestion.fmt(f)?;
         }
         Ok(())
     }
@@ -218,9 +237,20 @@ mod tests {
             sides: Vec::new(),
             data_dir: "data".into(),
         };
-        let text = Report::new(&plan, vec![system]).to_string();
+        let text = Report::new(&plan, vec![system], None).to_string();
         let row = "gateway                89           (85 – 91)   0.89      10.0 µs      5.0 MiB   -\n";
         assert!(text.contains(row), "{text}");
         assert!(text.ends_with("the gateway at 0.89 of the bare loop; goal 0.90 missed\n"), "{text}");
+    }
+
+    #[test]
+    fn what_receipts_cost_is_said_when_it_was_measured() {
+        let round = |messages_per_second| Round { messages_per_second, cpu_us_per_message: None, peak_bytes: None };
+        let sides = [Side::Bare, Side::Gateway, Side::GatewayWithoutReceipts, Side::GatewayWithReceipts];
+        let mut system = SystemReport::new(System::Redis, 1_000, &sides);
+        assert_eq!(system.share_with_receipts(), None);
+        system.add_round(Side::GatewayWithoutReceipts, round(200.0));
+        system.add_round(Side::GatewayWithReceipts, round(190.0));
+        assert_eq!(system.share_with_receipts(), Some(0.95));
     }
 }

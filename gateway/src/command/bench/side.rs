@@ -26,6 +26,10 @@ pub(super) enum Side {
     GatewayWithoutSteps,
     /// The gateway with a filter and a router.
     Gateway,
+    /// The same, keeping no receipts of delivered messages.
+    GatewayWithoutReceipts,
+    /// The same, keeping a receipt of every message.
+    GatewayWithReceipts,
 }
 
 impl fmt::Display for Side {
@@ -34,6 +38,8 @@ impl fmt::Display for Side {
             Self::Bare => "bare loop",
             Self::GatewayWithoutSteps => "without steps",
             Self::Gateway => "gateway",
+            Self::GatewayWithoutReceipts => "no receipts",
+            Self::GatewayWithReceipts => "all receipts",
         })
     }
 }
@@ -60,16 +66,19 @@ impl Running {
                 let in_flight = plan.in_flight.to_string();
                 command.args(["bench", "bare-loop", name, &names.source, &names.target, &in_flight]);
             }
-            Side::Gateway | Side::GatewayWithoutSteps => {
-                let has_steps = side == Side::Gateway;
+            Side::Gateway | Side::GatewayWithoutSteps | Side::GatewayWithoutReceipts | Side::GatewayWithReceipts => {
                 let file = folder.path().join("sluicegate.yaml");
-                std::fs::write(&file, gateway::configuration(system, names, has_steps, plan))?;
+                std::fs::write(&file, gateway::configuration(system, names, side, plan))?;
                 command.arg("run").arg(file);
             }
         }
+        command.env(URL_VARIABLE, url);
+        Self::spawn(side, command, folder, plan)
+    }
+
+    fn spawn(side: Side, mut command: Command, folder: TempDir, plan: &Plan) -> anyhow::Result<Self> {
         let output = std::fs::File::create(folder.path().join("output.log"))?;
         let child = command
-            .env(URL_VARIABLE, url)
             .env("SLUICEGATE_LOG", "warn")
             .env("NO_COLOR", "1")
             .stdin(Stdio::null())
@@ -79,6 +88,26 @@ impl Running {
             .spawn()
             .with_context(|| format!("cannot start the {side} ({})", plan.program.display()))?;
         Ok(Self { side, child, folder })
+    }
+
+    /// Starts it as a server that takes messages at `port`.
+    pub fn start_server(side: Side, port: u16, configuration: &str, plan: &Plan) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("sluicegate-bench-").tempdir()?;
+        let mut command = Command::new(&plan.program);
+        match side {
+            Side::Bare => {
+                command.args(["bench", "bare-server", &port.to_string()]);
+            }
+            Side::Gateway
+            | Side::GatewayWithoutSteps
+            | Side::GatewayWithoutReceipts
+            | Side::GatewayWithReceipts => {
+                let file = folder.path().join("sluicegate.yaml");
+                std::fs::write(&file, configuration)?;
+                command.arg("run").arg(file);
+            }
+        }
+        Self::spawn(side, command, folder, plan)
     }
 
     /// What it has used so far.

@@ -123,7 +123,7 @@ struct ShownHeader<'a> {
 /// Bytes in the most readable form that loses none of them.
 #[derive(Debug, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Content<'a> {
+pub(crate) enum Content<'a> {
     /// JSON whose compact text is exactly the bytes.
     Json(&'a Value),
     /// UTF-8.

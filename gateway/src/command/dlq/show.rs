@@ -15,7 +15,8 @@ use super::text::{block, indented, inline, time};
 const MAX_SHOWN_BODY_BYTES: usize = 16 << 10;
 
 pub(super) async fn show(args: &ShowArgs, reader: &Reader, out: &mut impl Write) -> anyhow::Result<()> {
-    let ShownLetter { letter, hidden, body_bytes } = reader.show_readable(&args.id).await?;
+    let ShownLetter { kept, hidden, body_bytes } = reader.show_readable(&args.id).await?;
+    let letter = kept.letter;
     if args.json {
         serde_json::to_writer_pretty(&mut *out, &LetterRecord::new(&letter, hidden.as_ref(), body_bytes))?;
         writeln!(out)?;

@@ -6,18 +6,18 @@ use jiff::Timestamp;
 
 /// Text from outside (senders, guests, brokers) for a terminal: control characters, which could move the cursor or
 /// change its colours, are written as escapes. Line ends too, unless `lines` are wanted.
-pub(super) struct Printable<'a> {
+pub(crate) struct Printable<'a> {
     text: &'a str,
     lines: bool,
 }
 
 /// For a place within a line.
-pub(super) fn inline(text: &str) -> Printable<'_> {
+pub(crate) fn inline(text: &str) -> Printable<'_> {
     Printable { text, lines: false }
 }
 
 /// For a block of its own; line ends and tabs stay.
-pub(super) fn block(text: &str) -> Printable<'_> {
+pub(crate) fn block(text: &str) -> Printable<'_> {
     Printable { text, lines: true }
 }
 
@@ -41,7 +41,7 @@ fn is_direction_override(character: char) -> bool {
 }
 
 /// At most `max_chars` characters; the last is `…` when something was cut.
-pub(super) fn cut(text: &str, max_chars: usize) -> String {
+pub(crate) fn cut(text: &str, max_chars: usize) -> String {
     if text.chars().count() <= max_chars {
         return text.to_owned();
     }
@@ -49,12 +49,12 @@ pub(super) fn cut(text: &str, max_chars: usize) -> String {
 }
 
 /// `text` with `margin` before every line.
-pub(super) fn indented(text: &str, margin: &str) -> String {
+pub(crate) fn indented(text: &str, margin: &str) -> String {
     text.lines().map(|line| format!("{margin}{line}\n")).collect()
 }
 
 /// RFC 3339 in UTC with that many digits of seconds.
-pub(super) fn time(milliseconds: u64, digits: usize) -> String {
+pub(crate) fn time(milliseconds: u64, digits: usize) -> String {
     let time = i64::try_from(milliseconds).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
     time.map_or_else(|| format!("{milliseconds} ms after 1970"), |time| format!("{time:.digits$}"))
 }

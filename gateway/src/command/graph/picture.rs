@@ -10,7 +10,7 @@ use crate::config::{Loaded, Node, PipelineConfig, StepConfig};
 const MAX_LABEL_CHARS: usize = 40;
 
 /// Keys that say where a connector reads or writes, the most telling first.
-const WHERE: [&str; 6] = ["path", "queue", "stream", "exchange", "topic", "url"];
+const WHERE: [&str; 7] = ["path", "queue", "stream", "exchange", "topic", "name", "url"];
 
 /// A pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +106,10 @@ fn letters(node: Option<&Node>, pipeline: &PipelineConfig) -> String {
 /// Where the connector below `node` reads or writes, as written.
 fn place(node: Option<&Node>, system: &str) -> String {
     let Some(settings) = node.and_then(|node| node.get(system)) else { return String::new() };
+    // A queue may be its name alone.
+    if let Some(name) = settings.text() {
+        return if settings.was_filled() { "${…}".to_owned() } else { name.to_owned() };
+    }
     for key in WHERE {
         let value = settings.get(key);
         // An exchange may be a name, or a mapping with a name.

@@ -4,6 +4,7 @@
 mod cases;
 mod pipelines;
 mod plugins;
+mod queues;
 mod schemas;
 mod state;
 
@@ -57,13 +58,29 @@ pub(crate) fn resolve(
     let server = resolver.server();
     resolver.schemas();
     resolver.plugins();
+    let queues = Arc::new(resolver.queues());
     let pipelines = resolver.pipelines();
     let tests = resolver.cases(&written.tests);
     let (store, receipts, encryption) = resolver.state();
+    let dead_letters = resolver.dead_letters();
     let data_dir = absolute(&base_of(root.place("/data_dir")), &written.file.data_dir);
     let version = resolver.version().into();
     let Resolver { schemas, plugins, wrong, .. } = resolver;
-    (Config { server, data_dir, store, receipts, encryption, schemas, plugins, pipelines, tests, version }, wrong)
+    let config = Config {
+        server,
+        data_dir,
+        store,
+        receipts,
+        dead_letters,
+        encryption,
+        schemas,
+        plugins,
+        queues,
+        pipelines,
+        tests,
+        version,
+    };
+    (config, wrong)
 }
 
 impl Resolver<'_> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use sluicegate_connectors::registry::Problem;
+use sluicegate_connectors::registry::{Problem, SourceConfig, TargetConfig};
 use sluicegate_engine::pipeline::{OnKeyFailure, Order};
 use sluicegate_engine::retry::{Exhausted, RetryPolicy};
 use sluicegate_engine::step::Unroutable;
@@ -36,11 +36,12 @@ impl Resolver<'_> {
         let pointer = join("/pipelines", name);
         let steps = self.steps(&pointer, section);
         self.connectors(&pointer, section);
+        self.queue_names(&pointer, section);
         let handler_timeout = self.span(&join(&pointer, "handler_timeout"), section.handler_timeout, ("0s", "1h"));
         let deduplicate =
             section.deduplicate.map(|window| self.span(&join(&pointer, "deduplicate"), window, ("1s", "30d")));
         let base_dir = (self.base_of)(self.root.key_place(&pointer));
-        let fingerprint = self.fingerprint(&pointer, &base_dir, &steps).into();
+        let fingerprint = self.fingerprint(&pointer, &base_dir, section, &steps).into();
         PipelineConfig {
             name: name.into(),
             source: section.source.clone(),
@@ -239,10 +240,14 @@ impl Resolver<'_> {
         }
     }
 
-    fn fingerprint(&self, pointer: &str, base_dir: &Path, steps: &[StepConfig]) -> String {
+    fn fingerprint(&self, pointer: &str, base_dir: &Path, section: &PipelineSection, steps: &[StepConfig]) -> String {
         let mut digest = Sha256::new();
         let written = self.root.find(pointer).map(Node::to_json).unwrap_or_default();
         digest.update(format!("{pointer}\0{}\0{written}", base_dir.display()));
+        for queue in queues_of(section) {
+            let declared = self.root.find(&join("/queues", queue)).map(Node::to_json).unwrap_or_default();
+            digest.update(format!("\0queue {queue} {declared}"));
+        }
         for step in steps {
             match step {
                 StepConfig::Validate { schema } => {
@@ -260,6 +265,28 @@ impl Resolver<'_> {
         }
         hex(&digest.finalize())
     }
+}
+
+/// Names of the queues it reads and writes.
+fn queues_of(section: &PipelineSection) -> impl Iterator<Item = &str> {
+    let source = match &section.source {
+        SourceConfig::Queue(queue) => Some(queue.name.as_str()),
+        SourceConfig::Http(_)
+        | SourceConfig::Rabbitmq(_)
+        | SourceConfig::Redis(_)
+        | SourceConfig::File(_)
+        | SourceConfig::Stdio(_)
+        | SourceConfig::Generate(_) => None,
+    };
+    let targets = section.targets.iter().filter_map(|(_, target)| match target {
+        TargetConfig::Queue(queue) => Some(queue.name.as_str()),
+        TargetConfig::Http(_)
+        | TargetConfig::Rabbitmq(_)
+        | TargetConfig::Redis(_)
+        | TargetConfig::File(_)
+        | TargetConfig::Stdio(_) => None,
+    });
+    source.into_iter().chain(targets)
 }
 
 fn configured(config: Option<&Value>) -> Value {

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use sluicegate_connectors::quantity::Secret;
 
 use super::Resolver;
-use crate::config::resolved::{EncryptionConfig, MasterKey, ReceiptsConfig};
+use crate::config::resolved::{DeadLettersConfig, EncryptionConfig, MasterKey, ReceiptsConfig};
 
 impl Resolver<'_> {
     pub(super) fn state(&mut self) -> (Option<Secret>, ReceiptsConfig, Option<EncryptionConfig>) {
@@ -30,6 +30,12 @@ impl Resolver<'_> {
         (written.store.clone(), receipts, encryption)
     }
 
+    pub(super) fn dead_letters(&mut self) -> DeadLettersConfig {
+        let section = self.written.dead_letters;
+        let keep = section.keep.map(|keep| self.span("/dead_letters/keep", keep, ("1m", "3650d")));
+        DeadLettersConfig { keep, max: section.max.map(std::num::NonZeroU64::get) }
+    }
+
     fn master_key(&mut self, pointer: &str, key: &Secret) -> Option<MasterKey> {
         let bytes = STANDARD.decode(key.expose().trim()).ok();
         let key = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()).map(MasterKey);
@@ -50,13 +56,14 @@ mod tests {
     #[test]
     fn what_cannot_be_kept_like_that_is_said_at_its_place() {
         let text = format!(
-            "store: mysql://localhost/x\nreceipts: {{ keep: 1s }}\nencryption: {{ master_key: c2hvcnQ= }}\n{PIPELINE}"
+            "store: mysql://localhost/x\nreceipts: {{ keep: 1s }}\ndead_letters: {{ keep: 1s }}\nencryption: {{ master_key: c2hvcnQ= }}\n{PIPELINE}"
         );
-        let Err(wrong) = load_text(&text) else { panic!("it is wrong in three places") };
+        let Err(wrong) = load_text(&text) else { panic!("it is wrong in four places") };
         let said = wrong.to_string();
         for expected in ["PostgreSQL database", "outside its limits", "32 bytes as base64"] {
             assert!(said.contains(expected), "{said}");
         }
+        assert!(said.matches("outside its limits").count() == 2, "{said}");
         assert!(!said.contains("c2hvcnQ="), "keys are never shown: {said}");
     }
 

@@ -13,6 +13,7 @@ CREATE TABLE inbox (
     redrive_letter TEXT,
     redrive_count  INTEGER,
     received_at_ms INTEGER NOT NULL,
+    claimed_by     TEXT,             -- used where several gateways share a store; NULL here
     progress       TEXT    NOT NULL, -- JSON: step, attempts
     head           TEXT    NOT NULL, -- JSON: attributes and headers as it goes on
     original_head  TEXT,             -- the same as received; NULL if no step changed it
@@ -24,6 +25,7 @@ CREATE TABLE inbox (
 CREATE INDEX inbox_ready    ON inbox (pipeline, leads, lane, timed, ready_at_ms, seq, bytes);
 -- Who comes next when the first of a key has gone.
 CREATE INDEX inbox_ordered  ON inbox (pipeline, lane, key_hash, seq) WHERE key_hash IS NOT NULL;
+CREATE INDEX inbox_claimed  ON inbox (claimed_by) WHERE claimed_by IS NOT NULL;
 CREATE INDEX inbox_redriven ON inbox (redrive_letter) WHERE redrive_letter IS NOT NULL;
 
 -- Answers to requests that carried an Idempotency-Key.

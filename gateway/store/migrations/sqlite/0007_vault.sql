@@ -17,5 +17,6 @@ CREATE TABLE master_key (
     since_ms    INTEGER NOT NULL
 ) STRICT;
 
--- How original_body and failing_body are kept: NULL as they came, 1 in the form that says by itself how.
+-- How original_body and failing_body are kept: NULL as they came, 1 in the form that says by itself how, 2 the failing
+-- one in that form and the other as it came. edited_body is always in that form.
 ALTER TABLE dead_letters ADD COLUMN body_format INTEGER;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Connection;
 use crate::error::StoreError;
 use crate::place::Place;
-use crate::vault::Vault;
+use crate::vault::{self, Vault};
 
 /// A value of a column or of a statement's `$n`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,6 +179,16 @@ impl Row {
     /// As [`Vault::open`] besides.
     pub fn body_of(&self, column: usize, identity: &[u8]) -> Result<Bytes, StoreError> {
         self.vault.open(self.bytes(column)?, identity, self.doing)
+    }
+
+    /// Reads anew the keys that bodies are opened with.
+    ///
+    /// # Errors
+    /// `MasterKey`; what is wrong with the database.
+    pub async fn renew_keys(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+        let renewed = vault::reload(connection, &self.vault).await;
+        connection.set_doing(self.doing);
+        renewed
     }
 
     /// A stored value makes no sense.

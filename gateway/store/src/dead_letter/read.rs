@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sluicegate_engine::dead_letter::DeadLetter;
 
-use super::{Filter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, ShownLetter, Summary, stored};
+use super::{Conditions, Filter, KeptLetter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, ShownLetter, Summary, stored};
 use crate::database::{Connection, Row, Value};
 use crate::error::StoreError;
 use crate::reader::{Question, Reader};
@@ -33,14 +33,21 @@ impl Reader {
     /// The whole record of the dead letter with this id, or with the only id that begins so.
     ///
     /// # Errors
-    /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
-    /// `Encrypted` and the like when a body cannot be opened.
+    /// `NotFound`, `Ambiguous`; `Encrypted`, `UnknownKey` or `Damaged` when a body cannot be opened; else what is wrong
+    /// with the database. Cancel safe.
     pub async fn show(&self, id: &str) -> Result<DeadLetter, StoreError> {
-        let ShownLetter { letter, hidden, .. } = self.show_readable(id).await?;
-        hidden.map_or(Ok(letter), Err)
+        Ok(self.find(id).await?.letter)
     }
 
-    /// The same, without the bodies when they cannot be opened.
+    /// As [`show`](Self::show), with what the store knows of it beside its record.
+    ///
+    /// # Errors
+    /// As [`show`](Self::show).
+    pub async fn find(&self, id: &str) -> Result<KeptLetter, StoreError> {
+        Ok(self.ask(Show { id: id.to_owned(), without_bodies: false }).await?.kept)
+    }
+
+    /// As [`find`](Self::find), without the bodies when they cannot be opened.
     ///
     /// # Errors
     /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
@@ -54,6 +61,18 @@ impl Reader {
             }
             shown => shown,
         }
+    }
+
+    /// One page of whole dead letters that match, newest first: at most `limit` of them, cut to 1 through
+    /// [`MAX_PAGE_LETTERS`], and no further one once they have [`MAX_PAGE_BYTES`] of bodies. `after` is the
+    /// [`LetterPage::next`] of the page before. What is deleted meanwhile is left out.
+    ///
+    /// # Errors
+    /// `PageToken` when `after` is not one, else what is wrong with the database. Cancel safe.
+    pub async fn letters(&self, filter: &Filter, limit: usize, after: Option<&str>) -> Result<LetterPage, StoreError> {
+        let after = after.map(Position::parse).transpose()?;
+        let list = List { filter: filter.clone(), limit: limit.clamp(1, MAX_PAGE_LETTERS), after };
+        self.ask(Whole(list)).await
     }
 }
 
@@ -90,6 +109,56 @@ impl Question for List {
         let next = letters.last().filter(|_| rows.len() > self.limit).map(Position::token);
         Ok(Page { letters, next })
     }
+}
+
+/// A page of whole letters is full once their bodies have this many bytes.
+pub const MAX_PAGE_BYTES: u64 = 8 << 20;
+
+/// Some whole dead letters, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LetterPage {
+    /// They.
+    pub letters: Vec<KeptLetter>,
+    /// Gets the next page, when there is more.
+    pub next: Option<String>,
+}
+
+struct Whole(List);
+
+#[async_trait]
+impl Question for Whole {
+    type Output = LetterPage;
+
+    fn doing(&self) -> &'static str {
+        "read the dead letters"
+    }
+
+    async fn ask(&self, connection: &mut Connection) -> Result<LetterPage, StoreError> {
+        let page = self.0.ask(connection).await?;
+        let (mut letters, mut next, mut bytes) = (Vec::new(), page.next, 0_u64);
+        let mut listed = page.letters.iter().peekable();
+        while let Some(summary) = listed.next() {
+            if let Some(letter) = read_letter(connection, &summary.id).await? {
+                bytes = bytes.saturating_add(summary.body_bytes);
+                letters.push(letter);
+            }
+            if bytes >= MAX_PAGE_BYTES && listed.peek().is_some() {
+                next = Some(Position::token(summary));
+                break;
+            }
+        }
+        Ok(LetterPage { letters, next })
+    }
+}
+
+/// The dead letter with exactly this id.
+pub(crate) async fn read_letter(connection: &mut Connection, id: &str) -> Result<Option<KeptLetter>, StoreError> {
+    read_row(connection, id).await?.map(|row| stored::decode(&row)).transpose()
+}
+
+async fn read_row(connection: &mut Connection, id: &str) -> Result<Option<Row>, StoreError> {
+    let sql = format!("SELECT {} FROM dead_letters WHERE id = $1", stored::ALL_COLUMNS);
+    connection.query_first(&sql, &[id.into()]).await
 }
 
 struct Count(Filter);
@@ -135,14 +204,11 @@ impl Question for Show {
         match &ids[..] {
             [] => Err(StoreError::NotFound { id: id.clone() }),
             [only] => {
-                let sql = format!("SELECT {}, body_bytes FROM dead_letters WHERE id = $1", stored::ALL_COLUMNS);
-                match connection.query_first(&sql, &[only.into()]).await? {
-                    Some(row) => {
-                        let decode = if self.without_bodies { stored::decode_head } else { stored::decode };
-                        Ok(ShownLetter { letter: decode(&row)?, hidden: None, body_bytes: row.unsigned(18)? })
-                    }
-                    None => Err(StoreError::NotFound { id: id.clone() }),
-                }
+                let Some(row) = read_row(connection, only).await? else {
+                    return Err(StoreError::NotFound { id: id.clone() });
+                };
+                let decode = if self.without_bodies { stored::decode_head } else { stored::decode };
+                Ok(ShownLetter { kept: decode(&row)?, hidden: None, body_bytes: stored::body_bytes(&row)? })
             }
             several => Err(StoreError::Ambiguous {
                 id: id.clone(),
@@ -153,69 +219,11 @@ impl Question for Show {
     }
 }
 
-/// What follows WHERE, and its values.
-struct Conditions {
-    sql: String,
-    values: Vec<Value>,
-}
-
-impl Conditions {
-    fn of(filter: &Filter) -> Self {
-        let mut conditions = Self { sql: "1 = 1".to_owned(), values: Vec::new() };
-        let Filter { pipeline, class, target, since_ms, until_ms, text } = filter;
-        conditions.compare("pipeline =", pipeline.as_deref());
-        conditions.compare("class =", class.map(|class| class.name()));
-        conditions.compare("target =", target.as_deref());
-        conditions.compare("failed_at_ms >=", *since_ms);
-        conditions.compare("failed_at_ms <", *until_ms);
-        if let Some(text) = text {
-            let pattern = conditions.value(like_pattern(text));
-            let columns = ["error", "message_id", "message_kind", "step", "plugin"];
-            let anywhere = columns.map(|column| format!(r"lower({column}) LIKE {pattern} ESCAPE '\'"));
-            conditions.and(&format!("({})", anywhere.join(" OR ")));
-        }
-        conditions
-    }
-
-    fn compare(&mut self, comparison: &str, value: Option<impl Into<Value>>) {
-        if let Some(value) = value {
-            let value = self.value(value);
-            self.and(&format!("{comparison} {value}"));
-        }
-    }
-
-    fn and(&mut self, condition: &str) {
-        self.sql.push_str(" AND ");
-        self.sql.push_str(condition);
-    }
-
-    /// Binds a value and returns its `$n`.
-    fn value(&mut self, value: impl Into<Value>) -> String {
-        self.values.push(value.into());
-        format!("${}", self.values.len())
-    }
-}
-
-/// A pattern that finds `text` literally, anywhere, in what `lower` makes of a column: both databases' `lower` changes
-/// ASCII letters alone (PostgreSQL's because the columns are COLLATE "C").
-fn like_pattern(text: &str) -> String {
-    let mut pattern = String::with_capacity(text.len() + 2);
-    pattern.push('%');
-    for character in text.chars() {
-        if matches!(character, '%' | '_' | '\\') {
-            pattern.push('\\');
-        }
-        pattern.push(character.to_ascii_lowercase());
-    }
-    pattern.push('%');
-    pattern
-}
-
 /// Those [`summary`] reads, before the error.
-const SUMMARY_COLUMNS: &str = "id, failed_at_ms, pipeline, step, target, class, plugin, attempt_count, redrive_count, \
-    message_id, message_kind, body_bytes, trace_id";
+pub(super) const SUMMARY_COLUMNS: &str = "id, failed_at_ms, pipeline, step, target, class, plugin, attempt_count, redrive_count, \
+    message_id, message_kind, body_bytes, trace_id, plugin_digest, cause, edited_at_ms";
 
-fn summary(row: &Row) -> Result<Summary, StoreError> {
+pub(super) fn summary(row: &Row) -> Result<Summary, StoreError> {
     Ok(Summary {
         id: row.text(0)?,
         failed_at_ms: row.integer(1)?.cast_unsigned(),
@@ -230,7 +238,10 @@ fn summary(row: &Row) -> Result<Summary, StoreError> {
         message_kind: row.text(10)?,
         body_bytes: row.unsigned(11)?,
         trace_id: row.optional_text(12)?,
-        error: row.text(13)?,
+        plugin_digest: row.optional_text(13)?,
+        cause: row.text(14)?,
+        is_edited: row.optional_integer(15)?.is_some(),
+        error: row.text(16)?,
     })
 }
 

@@ -1,84 +1,111 @@
-//! The stored form of a dead letter. Nothing is lost: attributes and headers are kept as JSON, their bytes as text where
-//! they are UTF-8 and as base64 where not; bodies are blobs, as the vault seals them, compressed.
+//! The stored form of a dead letter. Nothing is lost: messages are kept as [`stored_message`] has them,
+//! bodies as the vault seals them, compressed, each for its place in its letter.
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sluicegate_engine::dead_letter::{Attempt, DeadLetter};
 use sluicegate_engine::failure::{FailureClass, SchemaError};
-use sluicegate_engine::message::{Body, Headers, Message};
+use sluicegate_engine::message::{Body, Message};
 
-use crate::database::{Connection, Row};
+use super::{Edit, KeptEdit, KeptLetter, MAX_ATTEMPTS, cause};
+use crate::database::{Backend, Connection, Row};
 use crate::error::StoreError;
+use crate::stored_message::{self, NotStored, StoredAttempt};
 use crate::vault::{DEFAULT_TENANT, Vault};
 
 /// A dead letter ready to be written. All that costs time is done when it is made, before it comes to the one writer.
 #[derive(Debug)]
 pub(crate) struct StoredLetter {
     letter: Arc<DeadLetter>,
+    /// Its own, or that of a part of it.
+    id: String,
     evidence: String,
     original_head: String,
     failing_head: Option<String>,
     original_body: Bytes,
     failing_body: Option<Bytes>,
+    /// Of a letter that was redriven, for a record that has another message as received.
+    failing_body_alone: Option<Bytes>,
+    cause: String,
 }
 
 /// In `body_format`: bodies are sealed by the vault. Rows of before have NULL there, and bodies as they came.
-pub(super) const SEALED: i64 = 1;
-
-/// Why a dead letter cannot be brought to its stored form.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum NotStored {
-    #[error("{0}")]
-    Head(#[from] serde_json::Error),
-    #[error(transparent)]
-    Body(#[from] StoreError),
-}
+const SEALED: i64 = 1;
+/// A row of before that was replaced: the body as received is as it came, the failing one is sealed.
+const FAILING_SEALED: i64 = 2;
 
 /// Which body of a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
     Original,
     Failing,
+    Edited,
 }
 
 /// A dead letter's body as it is stored; only in its place can it be opened again.
-pub(super) fn seal(vault: &Vault, id: &str, part: Part, body: &Body) -> Result<Bytes, StoreError> {
-    vault.seal_for(DEFAULT_TENANT, body.bytes(), true, &identity(id, part))
+pub(super) fn seal(vault: &Vault, id: &str, part: Part, body: &[u8]) -> Result<Bytes, StoreError> {
+    vault.seal_for(DEFAULT_TENANT, body, true, &identity(id, part))
 }
 
 fn identity(id: &str, part: Part) -> Vec<u8> {
     let part = match part {
         Part::Original => "original",
         Part::Failing => "failing",
+        Part::Edited => "edited",
     };
     format!("dead letter {id} {part}").into_bytes()
 }
 
+/// What recording a letter came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "it may have to be recorded as a part"]
+pub(crate) enum Recorded {
+    /// It is in the store.
+    Done,
+    /// It is not: there is another part of the same message under its id, see [`StoredLetter::part`].
+    IsPart,
+}
+
 const INSERT: &str = "INSERT INTO dead_letters (id, failed_at_ms, pipeline, config_version, step, target, class, plugin, \
     plugin_digest, trace_id, redrive_count, attempt_count, message_id, message_kind, body_bytes, error, evidence, \
-    original_head, failing_head, original_body, failing_body, body_format) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
+    original_head, failing_head, original_body, failing_body, cause, body_format) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23) \
     ON CONFLICT (id) DO NOTHING";
 
 impl StoredLetter {
     /// # Errors
     /// A body that cannot be sealed. The heads are no reason that is known: every value has a JSON form.
     pub fn new(letter: &Arc<DeadLetter>, vault: &Vault) -> Result<Self, NotStored> {
+        Self::under(letter.id.clone(), letter, vault)
+    }
+
+    /// The same, for what failed in the same redrive at another place (a message that was fanned out): its id is the
+    /// same whenever this part is recorded.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn part(letter: &Arc<DeadLetter>, vault: &Vault) -> Result<Self, NotStored> {
+        Self::under(part_id(letter), letter, vault)
+    }
+
+    fn under(id: String, letter: &Arc<DeadLetter>, vault: &Vault) -> Result<Self, NotStored> {
         let (original, failing) = (&letter.original, &letter.at_failure);
-        let original_head = serde_json::to_string(&Head::from(&**original))?;
-        let failing_head = serde_json::to_string(&Head::from(&**failing))?;
+        let original_head = stored_message::head(original)?;
+        let failing_head = stored_message::head(failing)?;
+        let is_changed = failing.body != original.body;
+        let sealed_failing = || seal(vault, &id, Part::Failing, failing.body.bytes());
         Ok(Self {
             evidence: serde_json::to_string(&Evidence::from(&**letter))?,
             failing_head: (failing_head != original_head).then_some(failing_head),
-            original_body: seal(vault, &letter.id, Part::Original, &original.body)?,
-            failing_body: (failing.body != original.body)
-                .then(|| seal(vault, &letter.id, Part::Failing, &failing.body))
-                .transpose()?,
+            original_body: seal(vault, &id, Part::Original, original.body.bytes())?,
+            failing_body: is_changed.then(|| sealed_failing()).transpose()?,
+            failing_body_alone: (!is_changed && letter.redrive_count > 0).then(|| sealed_failing()).transpose()?,
+            id,
             original_head,
+            cause: cause::fingerprint(letter),
             letter: Arc::clone(letter),
         })
     }
@@ -86,15 +113,86 @@ impl StoredLetter {
     /// About how much it takes on the disk.
     pub fn size_bytes(&self) -> usize {
         let heads = self.original_head.len() + self.failing_head.as_ref().map_or(0, String::len);
-        let bodies = self.original_body.len() + self.failing_body.as_ref().map_or(0, Bytes::len);
+        let failing = self.failing_body.as_ref().or(self.failing_body_alone.as_ref());
+        let bodies = self.original_body.len() + failing.map_or(0, Bytes::len);
         heads + bodies + self.evidence.len() + self.letter.error.len()
     }
 
-    /// Writes it, unless one of the same id is there already.
-    pub async fn insert(&self, connection: &mut Connection) -> Result<(), StoreError> {
+    /// Writes it. A record of the same id is replaced if this one comes from a later redrive: its message as received and
+    /// its edit stay, and so do its attempts, before the new ones. What failed in the same redrive at another place is to
+    /// be kept under an id of its own, and so its bodies are to be sealed anew, which is not for the one writer. Otherwise
+    /// nothing is written: it is the same record.
+    pub async fn record(&self, connection: &mut Connection) -> Result<Recorded, StoreError> {
+        if self.insert(connection).await? {
+            return Ok(Recorded::Done);
+        }
+        let lock = match connection.backend() {
+            Backend::Sqlite => "",
+            Backend::Postgres => " FOR UPDATE",
+        };
+        let sql = format!("SELECT {ALL_COLUMNS} FROM dead_letters WHERE id = $1{lock}");
+        let Some(row) = connection.query_first(&sql, &[self.id.as_str().into()]).await? else {
+            // It was deleted in between.
+            return self.insert(connection).await.map(|_| Recorded::Done);
+        };
+        let before = decode(&row)?.letter;
         let letter = &self.letter;
+        if letter.redrive_count > before.redrive_count {
+            self.replace(connection, before).await.map(|()| Recorded::Done)
+        } else if letter.redrive_count == before.redrive_count && letter.redrive_count > 0 && !is_same(letter, &before)
+        {
+            Ok(Recorded::IsPart)
+        } else {
+            Ok(Recorded::Done)
+        }
+    }
+
+    async fn replace(&self, connection: &mut Connection, before: DeadLetter) -> Result<(), StoreError> {
+        const REPLACE: &str = "UPDATE dead_letters SET failed_at_ms = $2, config_version = $3, step = $4, target = $5, \
+            class = $6, plugin = $7, plugin_digest = $8, trace_id = $9, redrive_count = $10, attempt_count = $11, \
+            error = $12, evidence = $13, failing_head = $14, failing_body = $15, cause = $16, pipeline = $17, \
+            body_format = COALESCE(body_format, $18) WHERE id = $1";
+        let letter = &self.letter;
+        let mut attempts = before.attempts;
+        attempts.extend(letter.attempts.iter().cloned());
+        attempts.drain(..attempts.len().saturating_sub(MAX_ATTEMPTS));
+        let evidence =
+            Evidence { attempts: attempts.iter().map(StoredAttempt::from).collect(), ..Evidence::from(&**letter) };
+        let unwritable = |error: serde_json::Error| connection.failed(error.to_string());
+        let evidence = serde_json::to_string(&evidence).map_err(unwritable)?;
+        let failing = &letter.at_failure;
+        let failing_head = stored_message::head(failing).map_err(unwritable)?;
+        let original_head = stored_message::head(&before.original).map_err(unwritable)?;
+        let is_changed = failing.body != before.original.body;
+        let failing_body = self.failing_body.as_ref().or(self.failing_body_alone.as_ref()).filter(|_| is_changed);
         let arguments = [
             letter.id.as_str().into(),
+            letter.failed_at_ms.cast_signed().into(),
+            Arc::clone(&letter.config_version).into(),
+            letter.step.clone().into(),
+            letter.target.clone().into(),
+            letter.class.name().into(),
+            letter.plugin.as_deref().into(),
+            letter.plugin_digest.as_deref().into(),
+            letter.trace_id.as_deref().into(),
+            letter.redrive_count.into(),
+            u32::try_from(attempts.len()).unwrap_or(u32::MAX).into(),
+            letter.error.as_str().into(),
+            evidence.into(),
+            (failing_head != original_head).then_some(failing_head).into(),
+            failing_body.cloned().into(),
+            self.cause.as_str().into(),
+            Arc::clone(&letter.pipeline).into(),
+            FAILING_SEALED.into(),
+        ];
+        connection.execute(REPLACE, &arguments).await.map(drop)
+    }
+
+    /// Whether it was written: there was none of this id.
+    pub async fn insert(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+        let letter = &self.letter;
+        let arguments = [
+            self.id.as_str().into(),
             letter.failed_at_ms.cast_signed().into(),
             Arc::clone(&letter.pipeline).into(),
             Arc::clone(&letter.config_version).into(),
@@ -115,25 +213,54 @@ impl StoredLetter {
             self.failing_head.as_deref().into(),
             self.original_body.clone().into(),
             self.failing_body.clone().into(),
+            self.cause.as_str().into(),
             SEALED.into(),
         ];
-        connection.execute(INSERT, &arguments).await.map(drop)
+        Ok(connection.execute(INSERT, &arguments).await? > 0)
     }
+}
+
+/// The id of a part of a message, see [`StoredLetter::part`].
+fn part_id(letter: &DeadLetter) -> String {
+    let mut hash = Sha256::new();
+    let place = [letter.step.as_deref().unwrap_or_default(), letter.target.as_deref().unwrap_or_default()];
+    for part in [&*letter.id, place[0], place[1], &letter.at_failure.id] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(letter.redrive_count.to_be_bytes());
+    hash.update(letter.at_failure.body.bytes());
+    let digest = hash.finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
+}
+
+/// Whether both are of the same part of a message, failed at the same place.
+fn is_same(one: &DeadLetter, other: &DeadLetter) -> bool {
+    let at = |letter: &DeadLetter| (letter.step.clone(), letter.target.clone(), letter.at_failure.id.clone());
+    at(one) == at(other) && one.at_failure.body == other.at_failure.body
 }
 
 /// All columns [`decode`] reads.
 pub(super) const ALL_COLUMNS: &str = "id, failed_at_ms, pipeline, config_version, step, target, class, error, plugin, \
     plugin_digest, trace_id, redrive_count, evidence, original_head, failing_head, original_body, failing_body, \
-    body_format";
+    cause, edited_at_ms, edited_by, edited_head, edited_body, \
+    (SELECT count(*) FROM inbox WHERE redrive_letter = dead_letters.id), body_format, body_bytes";
 
 /// The dead letter of a row of [`ALL_COLUMNS`].
-pub(super) fn decode(row: &Row) -> Result<DeadLetter, StoreError> {
+pub(super) fn decode(row: &Row) -> Result<KeptLetter, StoreError> {
     decode_with(row, Bodies::Opened)
 }
 
 /// The same with bodies left empty, for who cannot open them.
-pub(super) fn decode_head(row: &Row) -> Result<DeadLetter, StoreError> {
+pub(super) fn decode_head(row: &Row) -> Result<KeptLetter, StoreError> {
     decode_with(row, Bodies::LeftOut)
+}
+
+/// Length of the body as received, of a row of [`ALL_COLUMNS`].
+pub(super) fn body_bytes(row: &Row) -> Result<u64, StoreError> {
+    row.unsigned(24)
 }
 
 #[derive(Clone, Copy)]
@@ -143,31 +270,40 @@ enum Bodies {
 }
 
 impl Bodies {
-    fn open(self, row: &Row, column: usize, id: &str, part: Part) -> Result<Body, StoreError> {
-        match (self, row.optional_integer(17)?) {
-            (Self::LeftOut, _) => Ok(Body::from(Bytes::new())),
-            (Self::Opened, None) => row.bytes(column).map(Body::from),
-            (Self::Opened, Some(SEALED)) => row.body_of(column, &identity(id, part)).map(Body::from),
-            (Self::Opened, Some(other)) => Err(row.damaged(format!("{other} is not a format of bodies"))),
+    fn open(self, row: &Row, column: usize, id: &str, part: Part) -> Result<Bytes, StoreError> {
+        let is_sealed = match (part, row.optional_integer(23)?) {
+            (Part::Edited, _) | (Part::Original | Part::Failing, Some(SEALED)) => true,
+            (Part::Failing, Some(FAILING_SEALED)) => true,
+            (Part::Original, Some(FAILING_SEALED)) | (Part::Original | Part::Failing, None) => false,
+            (Part::Original | Part::Failing, Some(other)) => {
+                return Err(row.damaged(format!("{other} is not a format of bodies")));
+            }
+        };
+        match self {
+            Self::LeftOut => Ok(Bytes::new()),
+            Self::Opened if is_sealed => row.body_of(column, &identity(id, part)),
+            Self::Opened => row.bytes(column),
         }
     }
 }
 
-fn decode_with(row: &Row, bodies: Bodies) -> Result<DeadLetter, StoreError> {
-    let evidence: Evidence = from_json(row, 12, "evidence")?;
-    let original_head: Head = from_json(row, 13, "original_head")?;
-    let failing_head: Option<Head> = row.optional_text(14)?.map(|_| from_json(row, 14, "failing_head")).transpose()?;
+fn decode_with(row: &Row, bodies: Bodies) -> Result<KeptLetter, StoreError> {
     let id = row.text(0)?;
-    let original_body = bodies.open(row, 15, &id, Part::Original)?;
+    let evidence: Evidence = from_json(row, 12, "evidence")?;
+    let (original_head, failing_head) = (row.text(13)?, row.optional_text(14)?);
+    let message = |head: &str, body| stored_message::message(head, body).map_err(|cause| row.damaged(cause));
+    let original_body = Body::from(bodies.open(row, 15, &id, Part::Original)?);
     let failing_body = row.optional_bytes(16)?.map(|_| bodies.open(row, 16, &id, Part::Failing)).transpose()?;
+    let failing_body = failing_body.map(Body::from);
+    let edit = edit(row, bodies, &id)?;
 
-    let original = Arc::new(original_head.into_message(original_body, row)?);
+    let original = Arc::new(message(&original_head, original_body)?);
     let at_failure = match (failing_head, failing_body) {
         (None, None) => Arc::clone(&original),
         (None, Some(body)) => Arc::new(Message { body, ..(*original).clone() }),
-        (Some(head), body) => Arc::new(head.into_message(body.unwrap_or_else(|| original.body.clone()), row)?),
+        (Some(head), body) => Arc::new(message(&head, body.unwrap_or_else(|| original.body.clone()))?),
     };
-    Ok(DeadLetter {
+    let letter = DeadLetter {
         id,
         failed_at_ms: row.integer(1)?.cast_unsigned(),
         pipeline: row.text(2)?.into(),
@@ -185,7 +321,16 @@ fn decode_with(row: &Row, bodies: Bodies) -> Result<DeadLetter, StoreError> {
         attempts: evidence.attempts.into_iter().map(Attempt::from).collect(),
         trace_id: row.optional_text(10)?,
         redrive_count: small(row, 11)?,
-    })
+    };
+    Ok(KeptLetter { letter, cause: row.text(17)?, edit, is_being_redriven: row.integer(22)? > 0 })
+}
+
+fn edit(row: &Row, bodies: Bodies, id: &str) -> Result<Option<KeptEdit>, StoreError> {
+    let Some(at_ms) = row.optional_unsigned(18)? else { return Ok(None) };
+    let headers = row.optional_text(20)?.map(|head| stored_message::message(&head, Body::from(Bytes::new())));
+    let headers = headers.transpose().map_err(|cause| row.damaged(cause))?.map(|message| message.headers);
+    let body = row.optional_bytes(21)?.map(|_| bodies.open(row, 21, id, Part::Edited)).transpose()?;
+    Ok(Some(KeptEdit { edit: Edit { body, headers }, by: row.optional_text(19)?.unwrap_or_default(), at_ms }))
 }
 
 pub(super) fn class(row: &Row, column: usize) -> Result<FailureClass, StoreError> {
@@ -200,102 +345,6 @@ pub(super) fn small(row: &Row, column: usize) -> Result<u32, StoreError> {
 
 fn from_json<T: serde::de::DeserializeOwned>(row: &Row, column: usize, name: &str) -> Result<T, StoreError> {
     serde_json::from_str(&row.text(column)?).map_err(|error| row.damaged(format!("column {name}: {error}")))
-}
-
-/// A message without its body.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Head {
-    id: String,
-    source: String,
-    kind: String,
-    subject: Option<String>,
-    time_ms: u64,
-    content_type: Option<String>,
-    key: Option<Octets>,
-    headers: Vec<(String, Octets)>,
-    attempt: u32,
-    expires_at_ms: Option<u64>,
-    deliver_at_ms: Option<u64>,
-    trace_parent: Option<String>,
-    trace_state: Option<String>,
-    correlation_id: Option<String>,
-}
-
-impl From<&Message> for Head {
-    fn from(message: &Message) -> Self {
-        Self {
-            id: message.id.clone(),
-            source: message.source.clone(),
-            kind: message.kind.clone(),
-            subject: message.subject.clone(),
-            time_ms: message.time_ms,
-            content_type: message.content_type.clone(),
-            key: message.key.as_deref().map(Octets::from),
-            headers: message.headers.iter().map(|(name, value)| (name.to_owned(), Octets::from(&value[..]))).collect(),
-            attempt: message.attempt,
-            expires_at_ms: message.expires_at_ms,
-            deliver_at_ms: message.deliver_at_ms,
-            trace_parent: message.trace_parent.clone(),
-            trace_state: message.trace_state.clone(),
-            correlation_id: message.correlation_id.clone(),
-        }
-    }
-}
-
-impl Head {
-    fn into_message(self, body: Body, row: &Row) -> Result<Message, StoreError> {
-        let bytes = |octets: Octets| octets.into_bytes().map_err(|cause| row.damaged(cause));
-        let mut headers = Headers::default();
-        for (name, value) in self.headers {
-            headers.append(name, bytes(value)?);
-        }
-        Ok(Message {
-            id: self.id,
-            source: self.source,
-            kind: self.kind,
-            subject: self.subject,
-            time_ms: self.time_ms,
-            content_type: self.content_type,
-            key: self.key.map(bytes).transpose()?,
-            headers,
-            body,
-            attempt: self.attempt,
-            expires_at_ms: self.expires_at_ms,
-            deliver_at_ms: self.deliver_at_ms,
-            trace_parent: self.trace_parent,
-            trace_state: self.trace_state,
-            correlation_id: self.correlation_id,
-        })
-    }
-}
-
-/// Bytes, readable where they can be.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Octets {
-    Text(String),
-    Base64(String),
-}
-
-impl From<&[u8]> for Octets {
-    fn from(bytes: &[u8]) -> Self {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::Text(text.to_owned()),
-            Err(_) => Self::Base64(BASE64.encode(bytes)),
-        }
-    }
-}
-
-impl Octets {
-    fn into_bytes(self) -> Result<Bytes, String> {
-        match self {
-            Self::Text(text) => Ok(text.into()),
-            Self::Base64(text) => {
-                BASE64.decode(text).map(Bytes::from).map_err(|error| format!("a header's base64: {error}"))
-            }
-        }
-    }
 }
 
 /// The parts of the record that are lists.
@@ -314,27 +363,14 @@ struct StoredSchemaError {
     text: String,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StoredAttempt {
-    number: u32,
-    at_ms: u64,
-    error: String,
-}
-
 impl From<&DeadLetter> for Evidence {
     fn from(letter: &DeadLetter) -> Self {
         let schema_error =
             |error: &SchemaError| StoredSchemaError { pointer: error.pointer.clone(), text: error.text.clone() };
-        let attempt = |attempt: &Attempt| StoredAttempt {
-            number: attempt.number,
-            at_ms: attempt.at_ms,
-            error: attempt.error.clone(),
-        };
         Self {
             schema_errors: letter.schema_errors.iter().map(schema_error).collect(),
             backtrace: letter.backtrace.clone(),
-            attempts: letter.attempts.iter().map(attempt).collect(),
+            attempts: letter.attempts.iter().map(StoredAttempt::from).collect(),
         }
     }
 }
@@ -342,11 +378,5 @@ impl From<&DeadLetter> for Evidence {
 impl From<StoredSchemaError> for SchemaError {
     fn from(stored: StoredSchemaError) -> Self {
         Self { pointer: stored.pointer, text: stored.text }
-    }
-}
-
-impl From<StoredAttempt> for Attempt {
-    fn from(stored: StoredAttempt) -> Self {
-        Self { number: stored.number, at_ms: stored.at_ms, error: stored.error }
     }
 }

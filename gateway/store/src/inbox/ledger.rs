@@ -2,7 +2,7 @@
 //! walked, how much waits, and who waits for an outcome. All instances of the inbox share it, so that a pipeline and its
 //! successor, which run side by side for a while, never carry the same entry.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,10 +12,13 @@ use sluicegate_engine::inbox::Redrive;
 use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::Instant;
 
-use super::stored::ClaimedEntry;
+use super::stored::{ClaimedEntry, StoredEntry};
 
 /// How often claims walk from the start again, in case something came in behind them.
 const WALK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long counting the backlog may take before another one tries.
+const COUNT_LIMIT: Duration = Duration::from_secs(60);
 
 /// See the module.
 #[derive(Debug)]
@@ -47,12 +50,17 @@ pub(super) struct Books {
     /// whatever the clock does.
     last_stamp_ms: u64,
     pub backlog: BacklogBooks,
+    /// When the backlog is to be counted again, where other gateways change it, too.
+    pub count_at: Option<Instant>,
     waiters: HashMap<i64, oneshot::Sender<Outcome>>,
     /// Waiters are swept when they have doubled since.
     waiters_swept: usize,
     last_run: u64,
-    /// Runs that have ended, with claims that must be given up.
-    pub orphans: Vec<i64>,
+    runs: HashSet<u64>,
+    /// On PostgreSQL: put in here, with someone who waits for the outcome, and claimed for this gateway at once.
+    pub reserved: BTreeSet<i64>,
+    /// On PostgreSQL: claimed in the database and carried by nobody; to be given back.
+    pub orphans: BTreeSet<i64>,
 }
 
 /// Entries that are ready to be carried and have not reached a target.
@@ -96,6 +104,11 @@ impl Claim {
         }
     }
 
+    /// Of an entry that cannot be read.
+    pub fn unreadable(run: u64) -> Self {
+        Self { run, lane: Arc::from(""), key_hash: None, redrive: None, counted: None }
+    }
+
     /// Whether nothing but its row goes when it goes.
     pub fn is_plain(&self) -> bool {
         self.key_hash.is_none() && self.redrive.is_none()
@@ -127,23 +140,29 @@ impl Ledger {
     pub(super) fn begin_run(&self) -> u64 {
         let mut books = self.books();
         books.last_run += 1;
-        books.last_run
+        let run = books.last_run;
+        books.runs.insert(run);
+        run
     }
 
-    /// The source of this run is gone, and with it whatever it had claimed and not settled.
-    pub(super) fn end_run(&self, run: u64) {
+    /// The source of this run is gone, and with it whatever it had claimed and not settled. Returned is what the
+    /// database must be told to give back, if claims are stored there.
+    pub(super) fn end_run(&self, run: u64) -> Vec<i64> {
         let mut books = self.books();
-        let left: Vec<i64> =
-            books.claims.iter().filter(|(_, claim)| claim.run == run).map(|(seq, _)| *seq).collect();
+        books.runs.remove(&run);
+        let left: Vec<i64> = books.claims.iter().filter(|(_, claim)| claim.run == run).map(|(seq, _)| *seq).collect();
         for seq in &left {
             books.forget(*seq);
         }
-        if !left.is_empty() {
-            books.walk_from_start();
-            books.orphans.extend(left);
+        let mut given_back = std::mem::take(&mut books.orphans);
+        given_back.extend(left);
+        if books.runs.is_empty() {
+            given_back.append(&mut books.reserved);
         }
+        books.walk_from_start();
         drop(books);
         self.changed.notify_waiters();
+        given_back.into_iter().collect()
     }
 
     /// A walk through stored entries begins: what it sees may be settled before it ends.
@@ -161,15 +180,25 @@ impl Ledger {
         Walk { ledger: Arc::clone(self), turn }
     }
 
-    /// Whoever waits for one of these learns how it ended.
-    pub(super) fn answer(&self, ended: impl Iterator<Item = (i64, impl FnOnce() -> Outcome)>) {
+    /// An entry has been put in.
+    pub(super) fn entered(&self, entry: &StoredEntry, timed: bool) {
         let mut books = self.books();
-        if books.waiters.is_empty() {
-            return;
+        if counts(&entry.lane, timed) {
+            books.backlog.add(1, entry.bytes);
         }
+        if timed {
+            books.timed_entered();
+            drop(books);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Whoever waits for one of these learns how it ended.
+    pub(super) fn answer(&self, ended: Vec<(i64, Outcome)>) {
+        let mut books = self.books();
         for (seq, outcome) in ended {
             if let Some(waiter) = books.waiters.remove(&seq)
-                && waiter.send(outcome()).is_err()
+                && waiter.send(outcome).is_err()
             {
                 tracing::trace!("nobody waits for this outcome any more");
             }
@@ -247,6 +276,15 @@ impl Books {
         self.last_stamp_ms
     }
 
+    /// Whether it is time to count the backlog again; the next time only later, so that one does it.
+    pub fn begins_to_count(&mut self) -> bool {
+        let is_due = self.count_at.is_some_and(|at| at <= Instant::now());
+        if is_due {
+            self.count_at = Some(Instant::now() + COUNT_LIMIT);
+        }
+        is_due
+    }
+
     pub fn enter_waiter(&mut self, seq: i64, waiter: oneshot::Sender<Outcome>) {
         self.waiters.insert(seq, waiter);
         if self.waiters.len() > 2 * self.waiters_swept.max(512) {
@@ -255,11 +293,8 @@ impl Books {
         }
     }
 
-    /// Nobody waits for these after all.
-    pub fn forget_waiters(&mut self, seqs: impl Iterator<Item = i64>) {
-        for seq in seqs {
-            self.waiters.remove(&seq);
-        }
+    pub fn is_awaited(&self, seq: i64) -> bool {
+        self.waiters.contains_key(&seq)
     }
 }
 

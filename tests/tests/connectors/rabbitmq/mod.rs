@@ -39,6 +39,9 @@ fn context() -> BuildContext {
         base_dir: ".".into(),
         data_dir: ".".into(),
         ingress: Ingress::default(),
+        spool: None,
+        ordered: false,
+        queues: Default::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use sluicegate_connectors::rabbitmq::RabbitmqSource;
 use sluicegate_engine::delivery::Settlement;
 use sluicegate_engine::failure::{Failure, FailureKind};
 use sluicegate_engine::memory::{MemoryDeadLetters, MemoryTarget, Reply};
-use sluicegate_engine::pipeline::{Assembly, Blueprint, Order, TargetPart};
+use sluicegate_engine::pipeline::{Assembly, Blueprint, Order, State, TargetPart};
 use sluicegate_engine::retry::RetryPolicy;
 use sluicegate_engine::source::{Connection, Source};
 use sluicegate_engine::target_driver::TargetSettings;
@@ -56,6 +56,7 @@ fn assembly(source: Counted, target: &MemoryTarget, dead_letters: &MemoryDeadLet
         max_in_flight: 64,
         order: Order::None,
         handler_timeout: None,
+        state: State::default(),
     })
 }
 

@@ -1,3 +1,4 @@
 mod read;
+mod repair;
 mod round_trip;
 pub mod sample;

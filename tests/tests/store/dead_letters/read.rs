@@ -58,6 +58,7 @@ fn filters() -> impl Strategy<Value = Filter> {
             since_ms,
             until_ms,
             text,
+            ..Filter::default()
         },
     )
 }

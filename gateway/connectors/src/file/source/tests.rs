@@ -32,6 +32,9 @@ impl Fixture {
             base_dir: self.folder.path().to_owned(),
             data_dir: self.folder.path().join("data"),
             ingress: Ingress::default(),
+            spool: None,
+            ordered: false,
+            queues: Default::default(),
         };
         FileSource::new(&serde_json::from_value(settings).expect("settings"), &context)
     }

@@ -1,0 +1,54 @@
+//! Managed durable streams.
+//!
+//! A queue keeps every message until its retention removes it, whether or not somebody has read it. *Groups* read it, each
+//! on its own: the consumers of a group share its messages, and each message is given to one of them until it is
+//! settled. A message that was claimed and not settled comes again, as the next attempt: at least once.
+//!
+//! [`Queues`] manages queues and publishes, [`Consumer`] reads as part of a group, [`Keeper`] does what is due by itself:
+//! scheduled messages, retention, expiry. Times are milliseconds since the Unix epoch.
+//!
+//! ```no_run
+//! # async fn example(store: std::sync::Arc<sluicegate_store::Store>) -> Result<(), sluicegate_store::queue::QueueError> {
+//! use sluicegate_engine::message::Message;
+//! use sluicegate_store::queue::{Publication, Queues, Settings, Settle, Start};
+//!
+//! let queues = Queues::new(store);
+//! queues.create("orders", &Settings::default()).await?;
+//! queues.publish("orders", vec![Publication::new(Message::new("shop", "order.created", "{}"))]).await?;
+//!
+//! let consumer = queues.join("orders", "billing", Start::Earliest).await?;
+//! for claimed in consumer.claim(10, 1 << 20).await? {
+//!     consumer.settle(&[Settle::done(claimed.token)]).await?;
+//! }
+//! consumer.leave().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod claiming;
+mod consumer;
+mod error;
+mod group;
+mod keeper;
+mod listing;
+mod message;
+mod publishing;
+mod queues;
+mod removal;
+mod settings;
+mod settling;
+mod sql;
+#[cfg(test)]
+mod tests;
+
+pub use consumer::{Claimed, Consumer, MAX_CLAIM_MESSAGES, Settle, Settlement};
+pub use error::QueueError;
+pub use group::{Group, Position, Start};
+pub use keeper::Keeper;
+pub use listing::{MAX_PAGE_ITEMS, Page};
+pub use message::{Listed, MAX_BATCH_MESSAGES, Publication, Published, State, Which};
+pub use queues::{Queue, Queues};
+pub use settings::{
+    AtLimit, Compression, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LARGEST_MESSAGE_BYTES, LONGEST_AGE, LONGEST_DELAY,
+    MAX_GROUPS, MAX_NAME_CHARS, MAX_QUEUES, Retention, Settings, is_name,
+};
