@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use sluicegate_store::vault::{Encryption, MasterKey};
 use sluicegate_store::StoreOptions;
+use sluicegate_store::vault::{Encryption, MasterKey};
 
 use crate::config::{self, Config};
 

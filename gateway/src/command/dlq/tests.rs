@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sluicegate_engine::dead_letter::{Attempt, DeadLetter, DeadLetters};
 use sluicegate_engine::failure::SchemaError;
 use sluicegate_engine::message::{Body, Message};
-use sluicegate_store::{Location, Store};
+use sluicegate_store::{Location, Store, StoreOptions};
 
 use super::*;
 
@@ -281,7 +281,9 @@ async fn a_reader_that_goes_away_is_no_error() {
     let store = filled(folder.path()).await;
     for line in ["list", "list --json", "show 0193-a", "show 0193-a --json"] {
         let command = parse(&format!("{line} --data-dir .")).expect("a command");
-        run(&command, folder.path(), &mut Gone).await.unwrap_or_else(|error| panic!("{line}: {error}"));
+        run(&command, &StoreOptions::from(Location::embedded(folder.path())), &mut Gone)
+            .await
+            .unwrap_or_else(|error| panic!("{line}: {error}"));
     }
     store.close().await;
 }

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use sluicegate_engine::dead_letter::DeadLetter;
 
-use super::{Conditions, Filter, KeptLetter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, ShownLetter, Summary, stored};
+use super::{
+    Conditions, Filter, KeptLetter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, ShownLetter, Summary, stored,
+};
 use crate::database::{Connection, Row, Value};
 use crate::error::StoreError;
 use crate::reader::{Question, Reader};

@@ -118,12 +118,7 @@ impl Prepared {
     }
 }
 
-fn prepare(
-    queue: &str,
-    settings: &Settings,
-    vault: &Vault,
-    publication: &Publication,
-) -> Result<Prepared, QueueError> {
+fn prepare(queue: &str, settings: &Settings, vault: &Vault, publication: &Publication) -> Result<Prepared, QueueError> {
     let invalid = |what: &str, text: &str| Err(QueueError::Invalid { what: what.to_owned(), text: text.to_owned() });
     let message = &publication.message;
     let head = stored_message::head(message)

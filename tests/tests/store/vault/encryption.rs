@@ -77,9 +77,9 @@ async fn without_a_key_everything_but_the_bodies_can_be_read_and_no_body_written
         let shown = reader.show_readable(&letter.id).await.unwrap();
         assert!(matches!(shown.hidden, Some(StoreError::Encrypted { .. })), "{:?}", shown.hidden);
         assert_eq!(shown.body_bytes, letter.original.body.len() as u64);
-        assert_eq!((&shown.letter.id, &shown.letter.error), (&letter.id, &letter.error));
-        assert_eq!(shown.letter.original.kind, letter.original.kind);
-        assert!(shown.letter.original.body.is_empty() && shown.letter.at_failure.body.is_empty());
+        assert_eq!((&shown.kept.letter.id, &shown.kept.letter.error), (&letter.id, &letter.error));
+        assert_eq!(shown.kept.letter.original.kind, letter.original.kind);
+        assert!(shown.kept.letter.original.body.is_empty() && shown.kept.letter.at_failure.body.is_empty());
 
         let beside = Store::open_beside(&fresh.location).await.unwrap();
         let failure = beside.record(&super::letter()).await.expect_err("it would be written in the clear");
