@@ -10,7 +10,8 @@ use sluicegate_engine::failure::FailureClass;
 use sluicegate_engine::message::{Body, Message};
 use sluicegate_plugin_host::PluginHost;
 use sluicegate_store::dead_letter::KeptLetter;
-use sluicegate_store::redrive::{self, Destination, From};
+use sluicegate_store::redrive::{self, Destination, From, Selection};
+use sluicegate_store::{Store, StoreError};
 
 use crate::config::Config;
 use crate::trial::Bench;
@@ -166,6 +167,48 @@ impl Forecaster {
 fn recorded(letter: &DeadLetter) -> Recorded {
     let place = letter.step.clone().or_else(|| letter.target.clone());
     Recorded { class: letter.class, error: letter.error.clone(), place }
+}
+
+/// The letters a dry run looks at, page by page.
+#[derive(Debug)]
+pub struct Letters {
+    selection: Selection,
+    left: usize,
+    after: Option<String>,
+    at: usize,
+}
+
+impl Letters {
+    /// `limit` of them at most.
+    pub fn new(selection: Selection, limit: usize) -> Self {
+        Self { selection, left: limit, after: None, at: 0 }
+    }
+
+    /// The next few; `None` when there are no more.
+    ///
+    /// # Errors
+    /// What is wrong with the store, or a letter is gone.
+    pub async fn next(&mut self, store: &Store) -> Result<Option<Vec<KeptLetter>>, StoreError> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        match &self.selection {
+            Selection::Ids(ids) => {
+                let Some(id) = ids.get(self.at) else { return Ok(None) };
+                self.at += 1;
+                self.left -= 1;
+                store.reader().find(id).await.map(|letter| Some(vec![letter]))
+            }
+            Selection::Filter(filter) => {
+                /// Read at a time.
+                const PAGE: usize = 50;
+                let page = store.reader().letters(filter, self.left.min(PAGE), self.after.as_deref()).await?;
+                self.left = if page.next.is_some() { self.left.saturating_sub(page.letters.len()) } else { 0 };
+                self.after = page.next;
+                Ok(Some(page.letters))
+            }
+        }
+    }
 }
 
 /// What differs between two bodies; as a whole where one of them is no JSON. Returns whether that is all.

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::api::Api;
+use crate::api::{Api, QueueSchemas};
 use crate::config::{Config, PipelineConfig, ServerConfig};
 use crate::queues::{Keeping, StoreQueues};
 use crate::redriving;
@@ -94,7 +94,7 @@ impl Gateway {
         let receipts = Arc::new(StoreReceipts::start(Arc::clone(&store), trace::settings(&config.receipts)));
         let queues = Queues::new(Arc::clone(&store));
         StoreQueues::new(&queues).declare_all(&config.queues).await?;
-        let workshop = Workshop { host, ingress: Ingress::default(), store, receipts, queues };
+        let workshop = Workshop { host, ingress: Ingress::default(), store, receipts, queues, meters: Arc::default() };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 
@@ -115,7 +115,15 @@ impl Gateway {
         let stop_redriving = CancellationToken::new();
         let redriving = redriving::run(Arc::clone(&workshop.store), shown.clone(), stop_redriving.clone());
         let redriving = tokio::spawn(redriving);
-        let api = Api { store: Arc::clone(&workshop.store), config: shown, host: workshop.host.clone() };
+        let api = Api {
+            store: Arc::clone(&workshop.store),
+            config: shown,
+            host: workshop.host.clone(),
+            queues: workshop.queues.clone(),
+            meters: Arc::clone(&workshop.meters),
+            schemas: QueueSchemas::default(),
+            running: seen.clone(),
+        };
         let app = server::router(View { running: seen, metrics }, api, &workshop.ingress);
         let stop_server = CancellationToken::new();
         let served = serve(listener, app, limits(&config.server), stop_server.clone().cancelled_owned());

@@ -10,6 +10,7 @@ use sluicegate::command::dlq::{self, DlqCommand};
 use sluicegate::command::inspection::{self, CheckArgs, GraphArgs, TestArgs};
 use sluicegate::command::keys::{self, KeysCommand};
 use sluicegate::command::plugin::{self, PluginCommand};
+use sluicegate::command::queue::{self, QueueCommand, TailArgs};
 use sluicegate::command::run::{self, Ended, RunArgs};
 use sluicegate::command::schema;
 use sluicegate::command::trace::{self, TraceArgs};
@@ -44,7 +45,7 @@ enum Command {
     #[command(subcommand)]
     Plugin(PluginCommand),
     Bench(BenchArgs),
-    /// Read dead letters.
+    /// Read, repair and redrive dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
     /// List and rotate the keys that bodies are encrypted with.
@@ -53,6 +54,11 @@ enum Command {
     Backup(BackupArgs),
     Restore(RestoreArgs),
     Trace(TraceArgs),
+    /// Manage queues, publish to them and look into them.
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Follow what is published to a queue, without consuming it.
+    Tail(TailArgs),
 }
 
 /// The configuration has mistakes.
@@ -107,13 +113,21 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Dlq(command) => {
-            let options = command.store().options(command.master_key())?;
-            dlq::run(&command, &options, &mut out).await?;
+            let place = command.store().find(command.master_key())?;
+            dlq::run(&command, &place, &mut out).await?;
             out.flush()?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Keys(command) => keys::run(&command, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Backup(args) => backup::back_up(args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Restore(args) => backup::restore(args, &mut out).await.map(|()| ExitCode::SUCCESS),
+        Command::Queue(command) => manage_queues(&command).await,
+        Command::Tail(args) => manage_queues(&QueueCommand::Tail(args)).await,
     }
+}
+
+async fn manage_queues(command: &QueueCommand) -> anyhow::Result<ExitCode> {
+    let place = command.place().find()?;
+    queue::run(command, &place, &mut queue::ask_at_terminal, &mut std::io::stdout()).await?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -130,6 +130,8 @@ fn failure(doing: &str, error: QueueError) -> Failure {
         | QueueError::Exists { .. }
         | QueueError::Claimed { .. }
         | QueueError::MessageNotFound { .. }
+        | QueueError::InBatch { .. }
+        | QueueError::KeyReused { .. }
         | QueueError::TooMany { .. } => Failure::permanent(text),
     }
 }

@@ -23,8 +23,8 @@ pub fn store_options(config: &Config) -> StoreOptions {
 /// What opens encrypted bodies where there is no configuration to say it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct MasterKeyArgs {
-    /// With --data-dir: the file with the master key of encrypted bodies, 32 bytes as base64.
-    #[arg(long, value_name = "FILE", requires = "data_dir")]
+    /// Without --config: the file with the master key of encrypted bodies, 32 bytes as base64.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub master_key_file: Option<PathBuf>,
 }
 

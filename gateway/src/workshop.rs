@@ -19,14 +19,15 @@ use sluicegate_plugin_host::{ConfiguredPlugin, Isolation, Limits, Plugin, Plugin
 use sluicegate_store::Store;
 use sluicegate_store::deduplication::StoreDeduplication;
 use sluicegate_store::inbox::StoreInbox;
-use sluicegate_store::receipt::StoreReceipts;
 use sluicegate_store::queue::Queues;
+use sluicegate_store::receipt::StoreReceipts;
 
 use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
 use crate::dead_letters::StoreAndBroker;
-use crate::spool::StoreSpool;
+use crate::queue_meters::{MeasuredBackend, QueueMeters};
 use crate::queues::StoreQueues;
+use crate::spool::StoreSpool;
 use crate::validation::SchemaStep;
 
 /// Everything parts are made with.
@@ -41,6 +42,8 @@ pub struct Workshop {
     pub receipts: Arc<StoreReceipts>,
     /// The store's queues.
     pub queues: Queues,
+    /// What is measured of them.
+    pub meters: Arc<QueueMeters>,
 }
 
 impl Workshop {
@@ -72,7 +75,10 @@ impl Workshop {
             spool: Some(Arc::new(StoreSpool(Arc::clone(&self.store)))),
             ordered: pipeline.order != Order::None,
             queues: Access {
-                backend: Some(Arc::new(StoreQueues::new(&self.queues))),
+                backend: Some(Arc::new(MeasuredBackend::new(
+                    Arc::new(StoreQueues::new(&self.queues)),
+                    Arc::clone(&self.meters),
+                ))),
                 declared: Arc::clone(&config.queues),
             },
         };

@@ -40,6 +40,10 @@ pub enum ApiCode {
     DeadLetterNotFound,
     /// No such redrive job.
     RedriveNotFound,
+    /// An idempotency key came again with another request.
+    KeyReused,
+    /// The path is there, the method is not.
+    MethodNotAllowed,
     /// The thing was changed meanwhile, or is not in a state for that.
     Conflict,
     /// The store cannot answer now.
@@ -67,6 +71,8 @@ impl ApiCode {
             Self::PublishFailed => ("MQ_PUBLISH_FAILED", StatusCode::SERVICE_UNAVAILABLE),
             Self::DeadLetterNotFound => ("MQ_DEAD_LETTER_NOT_FOUND", StatusCode::NOT_FOUND),
             Self::RedriveNotFound => ("MQ_REDRIVE_NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::KeyReused => ("MQ_IDEMPOTENCY_KEY_REUSED", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::MethodNotAllowed => ("MQ_METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict => ("MQ_CONFLICT", StatusCode::CONFLICT),
             Self::StoreUnavailable => ("MQ_STORE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal => ("MQ_INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),
@@ -106,10 +112,54 @@ impl ApiError {
         self
     }
 
+    /// Takes away what [`within`](Self::within) or the store said about where it happened.
+    #[must_use]
+    pub(super) fn without_place(mut self, place: &str) -> Self {
+        if self.message.starts_with(place) {
+            self.message.drain(..place.len());
+            if let Some(Value::Object(details)) = &mut self.details {
+                details.shift_remove("index");
+            }
+        }
+        self
+    }
+
+    /// Adds what to try.
+    #[must_use]
+    pub fn with_hint(mut self, hint: &str) -> Self {
+        self.message.push_str("; ");
+        self.message.push_str(hint);
+        self
+    }
+
+    /// Adds one member to the details.
+    #[must_use]
+    pub fn with_detail(mut self, name: &str, value: Value) -> Self {
+        let details = self.details.get_or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(members) = details {
+            members.insert(name.to_owned(), value);
+        }
+        self
+    }
+
+    /// The same under another code.
+    #[must_use]
+    pub fn as_code(mut self, code: ApiCode) -> Self {
+        self.code = code;
+        self
+    }
+
     /// Asks the client to try again, not before that many seconds.
     #[must_use]
     pub fn with_retry_after(mut self, secs: u64) -> Self {
         self.retry_after_secs = Some(secs);
+        self
+    }
+
+    /// Says where it happened, before what happened.
+    #[must_use]
+    pub fn within(mut self, place: impl std::fmt::Display) -> Self {
+        self.message.insert_str(0, &format!("{place}: "));
         self
     }
 

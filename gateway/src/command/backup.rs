@@ -46,9 +46,12 @@ pub struct RestoreArgs {
 /// It could not be made; nothing is left behind then. With PostgreSQL, which command makes it.
 pub async fn back_up(args: BackupArgs, out: &mut impl Write) -> anyhow::Result<()> {
     let destination = args.destination.clone();
-    let data_dir = match args.store.options(None)?.location {
+    let found = args.store.find(None)?;
+    let data_dir = match found.options.location {
         Location::Embedded { data_dir } => data_dir,
         location @ Location::Shared { .. } => {
+            // Only a configuration names such a store.
+            let checkpoints = found.config.map(|config| config.data_dir.join("checkpoints")).unwrap_or_default();
             bail!(
                 "the store is in PostgreSQL, which makes its own backups; run\n\n    \
                  pg_dump --format=custom --no-owner --file='{}' '{}'\n\n\
@@ -56,7 +59,7 @@ pub async fn back_up(args: BackupArgs, out: &mut impl Write) -> anyhow::Result<(
                  Checkpoints of file sources are in {}",
                 destination.display(),
                 place(location).await?,
-                args.store.find_data_dir()?.join("checkpoints").display()
+                checkpoints.display()
             )
         }
     };
@@ -86,7 +89,7 @@ pub async fn back_up(args: BackupArgs, out: &mut impl Write) -> anyhow::Result<(
 /// It was not restored; the data folder is as it was, unless the text says otherwise. With PostgreSQL, which command
 /// restores it.
 pub async fn restore(args: RestoreArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let data_dir = match args.store.options(None)?.location {
+    let data_dir = match args.store.find(None)?.options.location {
         Location::Embedded { data_dir } => data_dir,
         location @ Location::Shared { .. } => {
             bail!(

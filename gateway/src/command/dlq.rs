@@ -1,35 +1,66 @@
-//! `sluicegate dlq list` and `sluicegate dlq show`: what could not be delivered, and why. They read the store while a
-//! gateway runs on it and after.
+//! `sluicegate dlq …`: what could not be delivered and why, its repair and its redelivery. It works on the store while a
+//! gateway runs on it and after; redrive jobs are carried out by a gateway.
 
+mod filter;
+mod follow;
+mod groups;
+mod jobs;
 mod list;
 mod record;
+mod redrive;
+mod repair;
 mod show;
 pub(crate) mod text;
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use sluicegate_engine::failure::FailureClass;
-use sluicegate_store::dead_letter::Filter;
-use sluicegate_store::{Location, Reader, StoreOptions};
+use sluicegate_store::{Location, Reader, Store, StoreOptions};
 
 use crate::config::{self, Config, Process};
 use crate::store_options::{MasterKeyArgs, store_options};
 
+pub use filter::FilterArgs;
+pub use groups::GroupsArgs;
+pub use jobs::{JobArgs, JobsArgs};
 pub(crate) use record::Content;
+pub use redrive::RedriveArgs;
+pub use repair::{DeleteArgs, EditArgs, ExportArgs, PurgeArgs};
 
 /// Most dead letters one `dlq list` prints.
 const MAX_LISTED_LETTERS: u64 = 1_000_000;
 
-/// Reads the dead letters.
+/// Reads, repairs and redrives the dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Subcommand)]
 pub enum DlqCommand {
     /// List dead letters, newest first.
     List(ListArgs),
     /// Show everything known about one dead letter.
     Show(ShowArgs),
+    /// Show the causes of dead letters, the most frequent first.
+    Groups(GroupsArgs),
+    /// Change the message that is to be redriven; the record stays as it is.
+    Edit(EditArgs),
+    /// Delete one dead letter for good.
+    Delete(DeleteArgs),
+    /// Send dead letters on their way again, at a rate, and follow them.
+    Redrive(RedriveArgs),
+    /// List redrive jobs, or show one of them.
+    Jobs(JobsArgs),
+    /// Let a redrive job send no more for now.
+    Pause(JobArgs),
+    /// Let a paused redrive job go on.
+    Resume(JobArgs),
+    /// End a redrive job; what it has sent goes on.
+    Cancel(JobArgs),
+    /// Delete all dead letters that match, for good.
+    Purge(PurgeArgs),
+    /// Write dead letters as JSON Lines, newest first.
+    Export(ExportArgs),
 }
 
 /// Where the store is.
@@ -50,24 +81,9 @@ pub struct ListArgs {
     /// Where the store is.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Only of this pipeline.
-    #[arg(long, value_name = "NAME")]
-    pub pipeline: Option<String>,
-    /// Only of this class, such as schema, trap or target_failed.
-    #[arg(long, value_name = "CLASS", value_parser = parse_class)]
-    pub class: Option<FailureClass>,
-    /// Only what failed at this target.
-    #[arg(long, value_name = "NAME")]
-    pub target: Option<String>,
-    /// Only what failed at this time or later: 2026-11-20T16:00:00Z, or how long ago: 90m, 2h, 7d.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub since: Option<Timestamp>,
-    /// Only what failed before this time; written as for --since.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
-    pub until: Option<Timestamp>,
-    /// Only with this text in the error, the message's id or type, the step's or the plugin's name.
-    #[arg(long, value_name = "TEXT")]
-    pub text: Option<String>,
+    /// Which.
+    #[command(flatten)]
+    pub filter: FilterArgs,
     /// At most this many, the newest.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=MAX_LISTED_LETTERS))]
     pub limit: u64,
@@ -93,11 +109,21 @@ pub struct ShowArgs {
 }
 
 impl DlqCommand {
-    /// What opens encrypted bodies, where bodies are shown.
+    /// What opens encrypted bodies, where bodies are shown or changed.
     pub fn master_key(&self) -> Option<&MasterKeyArgs> {
         match self {
-            Self::List(_) => None,
             Self::Show(args) => Some(&args.master_key),
+            Self::Edit(args) => Some(&args.master_key),
+            Self::Redrive(args) => Some(&args.master_key),
+            Self::Export(args) => Some(&args.master_key),
+            Self::List(_)
+            | Self::Groups(_)
+            | Self::Delete(_)
+            | Self::Jobs(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Cancel(_)
+            | Self::Purge(_) => None,
         }
     }
 
@@ -106,8 +132,25 @@ impl DlqCommand {
         match self {
             Self::List(args) => &args.store,
             Self::Show(args) => &args.store,
+            Self::Groups(args) => &args.store,
+            Self::Edit(args) => &args.store,
+            Self::Delete(args) => &args.store,
+            Self::Redrive(args) => &args.store,
+            Self::Jobs(args) => &args.store,
+            Self::Pause(args) | Self::Resume(args) | Self::Cancel(args) => &args.store,
+            Self::Purge(args) => &args.store,
+            Self::Export(args) => &args.store,
         }
     }
+}
+
+/// A store, and the configuration it was found by.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// How the store is opened.
+    pub options: StoreOptions,
+    /// The configuration, if one was given.
+    pub config: Option<Arc<Config>>,
 }
 
 impl StoreArgs {
@@ -115,79 +158,112 @@ impl StoreArgs {
     ///
     /// # Errors
     /// The configuration's mistakes, or the key's.
-    pub fn options(&self, key: Option<&MasterKeyArgs>) -> anyhow::Result<StoreOptions> {
+    pub fn find(&self, key: Option<&MasterKeyArgs>) -> anyhow::Result<Place> {
         match (&self.data_dir, &self.config) {
-            (Some(data_dir), _) => Ok(StoreOptions {
-                location: Location::embedded(data_dir),
-                encryption: key.map_or(Ok(None), MasterKeyArgs::read)?,
-            }),
-            (None, Some(file)) => self.load(file).map(|config| store_options(&config)),
-            (None, None) => bail!("give --config FILE or --data-dir DIR, to say where the store is"),
-        }
-    }
-
-    fn load(&self, file: &Path) -> anyhow::Result<Config> {
-        match config::load(std::slice::from_ref(&file.to_owned()), &Process) {
-            Ok(loaded) => Ok(loaded.config),
-            Err(diagnostics) => {
-                bail!(
-                    "{diagnostics}\ncannot tell the data folder from this configuration; --data-dir DIR names it without one"
-                )
+            (Some(data_dir), _) => {
+                let encryption = key.map_or(Ok(None), MasterKeyArgs::read)?;
+                Ok(Place { options: StoreOptions { location: Location::embedded(data_dir), encryption }, config: None })
             }
-        }
-    }
-
-    /// The data folder: as given, or as the configuration says. Reads files; blocks for as long.
-    ///
-    /// # Errors
-    /// The configuration's mistakes.
-    pub fn find_data_dir(&self) -> anyhow::Result<PathBuf> {
-        match (&self.data_dir, &self.config) {
-            (Some(data_dir), _) => Ok(data_dir.clone()),
-            (None, Some(file)) => self.load(file).map(|config| config.data_dir),
+            (None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
+                Ok(loaded) => Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) }),
+                Err(diagnostics) => {
+                    bail!(
+                        "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR names the data folder without one"
+                    )
+                }
+            },
             (None, None) => bail!("give --config FILE or --data-dir DIR, to say where the store is"),
         }
     }
 }
 
-/// Runs the command on the store and writes the answer to `out`. A reader of `out` that goes away
+/// Runs the command on the store at `place` and writes the answer to `out`. A reader of `out` that goes away
 /// (`| head`) ends it without an error.
 ///
 /// # Errors
-/// No store there, one that cannot be read, or no such dead letter; each says what to try.
-pub async fn run(command: &DlqCommand, options: &StoreOptions, out: &mut impl Write) -> anyhow::Result<()> {
-    let reader = Reader::open(options).await.context("cannot read the dead letters")?;
-    let answered = match command {
-        DlqCommand::List(args) => list::list(args, &reader, out).await,
-        DlqCommand::Show(args) => show::show(args, &reader, out).await,
-    };
-    reader.close().await;
-    match answered {
+/// No store there, one that cannot be used, or no such dead letter or job; each says what to try.
+pub async fn run(command: &DlqCommand, place: &Place, out: &mut (impl Write + Send)) -> anyhow::Result<()> {
+    match answer(command, place, out).await {
         Err(error) if is_broken_pipe(&error) => Ok(()),
         other => other,
     }
+}
+
+async fn answer(command: &DlqCommand, place: &Place, out: &mut (impl Write + Send)) -> anyhow::Result<()> {
+    match command {
+        DlqCommand::List(args) => {
+            let reader = reader(place).await?;
+            closing(&reader, list::list(args, &reader, out).await).await
+        }
+        DlqCommand::Show(args) => {
+            let reader = reader(place).await?;
+            closing(&reader, show::show(args, &reader, out).await).await
+        }
+        DlqCommand::Groups(args) => {
+            let reader = reader(place).await?;
+            closing(&reader, groups::groups(args, &reader, out).await).await
+        }
+        DlqCommand::Export(args) => {
+            let reader = reader(place).await?;
+            closing(&reader, repair::export(args, &reader, out).await).await
+        }
+        DlqCommand::Jobs(args) => {
+            let reader = reader(place).await?;
+            closing(&reader, jobs::jobs(args, &reader, out).await).await
+        }
+        DlqCommand::Edit(args) => {
+            let store = store(place).await?;
+            leaving(&store, repair::edit(args, &store, out).await).await
+        }
+        DlqCommand::Delete(args) => {
+            let store = store(place).await?;
+            leaving(&store, repair::delete(args, &store, out).await).await
+        }
+        DlqCommand::Purge(args) => {
+            let store = store(place).await?;
+            leaving(&store, repair::purge(args, &store, out).await).await
+        }
+        DlqCommand::Redrive(args) => {
+            let store = store(place).await?;
+            leaving(&store, redrive::redrive(args, place, &store, out).await).await
+        }
+        DlqCommand::Pause(args) => {
+            let store = store(place).await?;
+            leaving(&store, jobs::control(args, jobs::Wish::Pause, &store, out).await).await
+        }
+        DlqCommand::Resume(args) => {
+            let store = store(place).await?;
+            leaving(&store, jobs::control(args, jobs::Wish::Resume, &store, out).await).await
+        }
+        DlqCommand::Cancel(args) => {
+            let store = store(place).await?;
+            leaving(&store, jobs::control(args, jobs::Wish::Cancel, &store, out).await).await
+        }
+    }
+}
+
+async fn reader(place: &Place) -> anyhow::Result<Reader> {
+    Reader::open(&place.options).await.context("cannot read the dead letters")
+}
+
+async fn store(place: &Place) -> anyhow::Result<Store> {
+    Store::open_beside(&place.options).await.context("cannot change the dead letters")
+}
+
+async fn closing(reader: &Reader, answered: anyhow::Result<()>) -> anyhow::Result<()> {
+    reader.close().await;
+    answered
+}
+
+async fn leaving(store: &Store, answered: anyhow::Result<()>) -> anyhow::Result<()> {
+    store.close().await;
+    answered
 }
 
 pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let direct = error.downcast_ref::<io::Error>().map(io::Error::kind);
     let through_json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
     direct.or(through_json) == Some(io::ErrorKind::BrokenPipe)
-}
-
-impl ListArgs {
-    fn filter(&self) -> Filter {
-        // Nothing fails before 1970.
-        let milliseconds = |time: Timestamp| u64::try_from(time.as_millisecond()).unwrap_or(0);
-        Filter {
-            pipeline: self.pipeline.clone(),
-            class: self.class,
-            target: self.target.clone(),
-            since_ms: self.since.map(milliseconds),
-            until_ms: self.until.map(milliseconds),
-            text: self.text.clone(),
-            ..Filter::default()
-        }
-    }
 }
 
 fn parse_class(name: &str) -> Result<FailureClass, String> {

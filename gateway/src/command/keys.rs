@@ -63,7 +63,7 @@ pub async fn run(command: &KeysCommand, out: &mut impl Write) -> anyhow::Result<
 }
 
 async fn list(args: &ListArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let mut options = args.store.options(None)?;
+    let mut options = args.store.find(None)?.options;
     // Nothing is opened, so it does not matter whether the key would be the right one.
     options.encryption = None;
     let reader = Reader::open(options).await.context("cannot read the keys")?;
@@ -94,7 +94,7 @@ async fn list(args: &ListArgs, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 async fn rotate(args: &RotateArgs, out: &mut impl Write) -> anyhow::Result<()> {
-    let options = args.store.options(Some(&args.master_key))?;
+    let options = args.store.find(Some(&args.master_key))?.options;
     let store = Store::open_beside(options).await.context("cannot open the store")?;
     let rotated = store.rotate_key(&args.tenant).await;
     store.close().await;

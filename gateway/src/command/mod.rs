@@ -10,6 +10,7 @@ pub mod inspection;
 pub mod keys;
 pub mod location;
 pub mod plugin;
+pub mod queue;
 pub mod run;
 pub mod schema;
 pub mod test;

@@ -159,7 +159,11 @@ async fn a_trace_is_in_order_and_begins_with_acceptance() {
     let trace = Trace::find(store.reader(), "m-1").await.expect("an answer").expect("known");
     let moments = trace.moments();
     assert_eq!((moments[0].at_ms, moments[0].what), (START_MS, What::Accepted));
-    assert_eq!(moments.iter().filter(|moment| moment.what == What::Accepted).count(), 1, "one acceptance, two stretches");
+    assert_eq!(
+        moments.iter().filter(|moment| moment.what == What::Accepted).count(),
+        1,
+        "one acceptance, two stretches"
+    );
     assert_eq!(moments.len(), 10);
     assert!(moments.is_sorted_by_key(|moment| moment.at_ms));
     assert_eq!((trace.status(), trace.waiting()), (Ending::DeadLettered, Vec::new()));

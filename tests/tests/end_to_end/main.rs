@@ -7,5 +7,7 @@ mod durability;
 mod examples;
 mod faults;
 mod plugin_cli;
+mod queues;
 mod raw_client;
+mod redrive;
 mod reload;

@@ -7,17 +7,16 @@ use axum::routing::{get, post};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sluicegate_store::dead_letter::KeptLetter;
+use sluicegate_store::StoreError;
 use sluicegate_store::redrive::{
     Controlled, Created, DEFAULT_MAX_REDRIVES, DEFAULT_RATE_PER_SECOND, From as RedriveFrom, Item, ItemState, Job,
     MAX_JOB_IDS, MAX_PAGE_ITEMS, MAX_RATE_PER_SECOND, NewJob, Selection,
 };
-use sluicegate_store::{Store, StoreError};
 
 use super::forms::{FilterForm, by, invalid};
 use super::{complete, refused, shown};
 use crate::api::{Answer, Api, ApiCode, ApiError, Input, Query};
-use crate::forecast::{DEFAULT_FORECASTS, Expected, Forecast, Forecaster, MAX_FORECASTS, Recorded};
+use crate::forecast::{DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded};
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -122,43 +121,6 @@ pub(super) async fn create(State(api): State<Api>, Input(form): Input<RedriveFor
             Err(ApiError::new(ApiCode::Conflict, text))
         }
         Created::TooMany(count) => Err(invalid(format!("{count} ids are more than {MAX_JOB_IDS}; use a `filter`"))),
-    }
-}
-
-/// The letters a dry run looks at, page by page.
-pub(crate) struct Letters {
-    selection: Selection,
-    left: usize,
-    after: Option<String>,
-    at: usize,
-}
-
-impl Letters {
-    pub fn new(selection: Selection, limit: usize) -> Self {
-        Self { selection, left: limit, after: None, at: 0 }
-    }
-
-    /// The next few; `None` when there are no more.
-    pub async fn next(&mut self, store: &Store) -> Result<Option<Vec<KeptLetter>>, StoreError> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        match &self.selection {
-            Selection::Ids(ids) => {
-                let Some(id) = ids.get(self.at) else { return Ok(None) };
-                self.at += 1;
-                self.left -= 1;
-                store.reader().find(id).await.map(|letter| Some(vec![letter]))
-            }
-            Selection::Filter(filter) => {
-                /// Read at a time.
-                const PAGE: usize = 50;
-                let page = store.reader().letters(filter, self.left.min(PAGE), self.after.as_deref()).await?;
-                self.left = if page.next.is_some() { self.left.saturating_sub(page.letters.len()) } else { 0 };
-                self.after = page.next;
-                Ok(Some(page.letters))
-            }
-        }
     }
 }
 

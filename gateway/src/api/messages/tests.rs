@@ -3,12 +3,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use sluicegate_connectors::http::{ServerLimits, serve};
 use sluicegate_plugin_host::{HostConfig, PluginHost};
+use sluicegate_store::queue::Queues;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, QueueSchemas};
 use crate::config::in_memory::load_text;
 use crate::trace::tests::filled;
 
@@ -27,7 +28,15 @@ impl Served {
             pipelines: { p: { source: { stdio: {} }, targets: { t: { stdio: {} } } } }\n";
         let config = load_text(text).unwrap_or_else(|wrong| panic!("{wrong}")).config;
         let host = PluginHost::new(HostConfig::default()).expect("a host");
-        let api = Api { store, config: watch::channel(Arc::new(config)).1, host };
+        let api = Api {
+            queues: Queues::new(Arc::clone(&store)),
+            store,
+            config: watch::channel(Arc::new(config)).1,
+            host,
+            meters: Arc::default(),
+            schemas: QueueSchemas::default(),
+            running: watch::channel(Arc::default()).1,
+        };
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let stop = CancellationToken::new();

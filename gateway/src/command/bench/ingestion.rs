@@ -120,10 +120,7 @@ async fn round(side: Side, plan: &Plan) -> anyhow::Result<IngestionRound> {
     let accepted = accepted.load(Ordering::Relaxed);
     let delivered_at_end = match side {
         Side::Bare => None,
-        Side::Gateway
-        | Side::GatewayWithoutSteps
-        | Side::GatewayWithoutReceipts
-        | Side::GatewayWithReceipts => {
+        Side::Gateway | Side::GatewayWithoutSteps | Side::GatewayWithoutReceipts | Side::GatewayWithReceipts => {
             let delivered = lines(&out).await?;
             await_delivered(&out, accepted, &mut running).await?;
             Some(delivered)

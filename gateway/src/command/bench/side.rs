@@ -98,10 +98,7 @@ impl Running {
             Side::Bare => {
                 command.args(["bench", "bare-server", &port.to_string()]);
             }
-            Side::Gateway
-            | Side::GatewayWithoutSteps
-            | Side::GatewayWithoutReceipts
-            | Side::GatewayWithReceipts => {
+            Side::Gateway | Side::GatewayWithoutSteps | Side::GatewayWithoutReceipts | Side::GatewayWithReceipts => {
                 let file = folder.path().join("sluicegate.yaml");
                 std::fs::write(&file, configuration)?;
                 command.arg("run").arg(file);

@@ -17,7 +17,7 @@ const MAX_NAME_CHARS: usize = 36;
 const TITLES: [&str; 8] = ["ID", "FAILED AT", "PIPELINE", "AT", "CLASS", "TRIES", "MESSAGE", "ERROR"];
 
 pub(super) async fn list(args: &ListArgs, reader: &Reader, out: &mut impl Write) -> anyhow::Result<()> {
-    let filter = args.filter();
+    let filter = args.filter.filter();
     let mut left = args.limit;
     let mut shown = 0_u64;
     let mut after: Option<String> = None;

@@ -4,11 +4,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::Serialize;
 use serde_json::Value;
-use sluicegate_engine::dead_letter::{Attempt, DeadLetter};
+use sluicegate_engine::dead_letter::Attempt;
 use sluicegate_engine::failure::SchemaError;
-use sluicegate_engine::message::{Body, Message};
+use sluicegate_engine::message::{Body, Headers, Message};
 use sluicegate_store::StoreError;
-use sluicegate_store::dead_letter::Summary;
+use sluicegate_store::dead_letter::{KeptEdit, KeptLetter, Summary};
 
 use super::text::time;
 
@@ -77,6 +77,18 @@ pub(super) struct LetterRecord<'a> {
     /// Why the bodies are not shown, if they are not.
     #[serde(skip_serializing_if = "Option::is_none")]
     bodies_hidden: Option<String>,
+    cause: &'a str,
+    being_redriven: bool,
+    /// Null when nobody has edited it.
+    edit: Option<ShownEdit<'a>>,
+}
+
+#[derive(Serialize)]
+struct ShownEdit<'a> {
+    at: String,
+    by: &'a str,
+    body: Option<Content<'a>>,
+    headers: Option<Vec<ShownHeader<'a>>>,
 }
 
 #[derive(Serialize)]
@@ -149,19 +161,26 @@ impl<'a> From<&'a Body> for Content<'a> {
 
 impl<'a> LetterRecord<'a> {
     /// `hidden`: why its bodies cannot be read; the original one has `body_bytes`.
-    pub fn new(letter: &'a DeadLetter, hidden: Option<&StoreError>, body_bytes: u64) -> Self {
-        let mut record = Self::of(letter);
+    pub fn new(kept: &'a KeptLetter, hidden: Option<&StoreError>, body_bytes: u64) -> Self {
+        let mut record = Self::from(kept);
         if let Some(hidden) = hidden {
             record.bodies_hidden = Some(hidden.to_string());
             record.original = record.original.without_body(Some(body_bytes));
             record.at_failure = record.at_failure.map(|message| message.without_body(None));
+            record.edit = record.edit.map(|edit| ShownEdit { body: None, ..edit });
         }
         record
     }
+}
 
-    fn of(letter: &'a DeadLetter) -> Self {
+impl<'a> From<&'a KeptLetter> for LetterRecord<'a> {
+    fn from(kept: &'a KeptLetter) -> Self {
+        let letter = &kept.letter;
         Self {
             bodies_hidden: None,
+            cause: &kept.cause,
+            being_redriven: kept.is_being_redriven,
+            edit: kept.edit.as_ref().map(ShownEdit::from),
             id: &letter.id,
             failed_at: time(letter.failed_at_ms, 3),
             pipeline: &letter.pipeline,
@@ -180,6 +199,24 @@ impl<'a> LetterRecord<'a> {
             original: ShownMessage::from(&*letter.original),
             at_failure: (letter.at_failure != letter.original).then(|| ShownMessage::from(&*letter.at_failure)),
         }
+    }
+}
+
+impl<'a> From<&'a KeptEdit> for ShownEdit<'a> {
+    fn from(kept: &'a KeptEdit) -> Self {
+        let headers = |headers: &'a Headers| headers.iter().map(ShownHeader::from).collect();
+        Self {
+            at: time(kept.at_ms, 3),
+            by: &kept.by,
+            body: kept.edit.body.as_deref().map(Content::from),
+            headers: kept.edit.headers.as_ref().map(headers),
+        }
+    }
+}
+
+impl<'a> From<(&'a str, &'a bytes::Bytes)> for ShownHeader<'a> {
+    fn from((name, value): (&'a str, &'a bytes::Bytes)) -> Self {
+        Self { name, value: Content::from(&value[..]) }
     }
 }
 
@@ -203,8 +240,6 @@ impl ShownMessage<'_> {
 
 impl<'a> From<&'a Message> for ShownMessage<'a> {
     fn from(message: &'a Message) -> Self {
-        let header =
-            |(name, value): (&'a str, &'a bytes::Bytes)| ShownHeader { name, value: Content::from(&value[..]) };
         Self {
             id: &message.id,
             source: &message.source,
@@ -213,7 +248,7 @@ impl<'a> From<&'a Message> for ShownMessage<'a> {
             time: time(message.time_ms, 3),
             content_type: message.content_type.as_deref(),
             key: message.key.as_deref().map(Content::from),
-            headers: message.headers.iter().map(header).collect(),
+            headers: message.headers.iter().map(ShownHeader::from).collect(),
             attempt: message.attempt,
             expires_at: message.expires_at_ms.map(|ms| time(ms, 3)),
             deliver_at: message.deliver_at_ms.map(|ms| time(ms, 3)),

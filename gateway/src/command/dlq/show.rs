@@ -5,7 +5,7 @@ use std::io::Write;
 use sluicegate_engine::dead_letter::DeadLetter;
 use sluicegate_engine::message::{Body, Message};
 use sluicegate_store::Reader;
-use sluicegate_store::dead_letter::ShownLetter;
+use sluicegate_store::dead_letter::{KeptEdit, ShownLetter};
 
 use super::ShowArgs;
 use super::record::{Content, LetterRecord};
@@ -16,13 +16,13 @@ const MAX_SHOWN_BODY_BYTES: usize = 16 << 10;
 
 pub(super) async fn show(args: &ShowArgs, reader: &Reader, out: &mut impl Write) -> anyhow::Result<()> {
     let ShownLetter { kept, hidden, body_bytes } = reader.show_readable(&args.id).await?;
-    let letter = kept.letter;
+    let letter = &kept.letter;
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &LetterRecord::new(&letter, hidden.as_ref(), body_bytes))?;
+        serde_json::to_writer_pretty(&mut *out, &LetterRecord::new(&kept, hidden.as_ref(), body_bytes))?;
         writeln!(out)?;
     } else {
-        write_cause(&letter, out)?;
-        write_evidence(&letter, out)?;
+        write_cause(letter, out)?;
+        write_evidence(letter, out)?;
         writeln!(out, "\nMessage as received")?;
         let hidden = hidden.map(|why| (why.to_string(), body_bytes));
         write_message(&letter.original, hidden.as_ref(), out)?;
@@ -32,9 +32,30 @@ pub(super) async fn show(args: &ShowArgs, reader: &Reader, out: &mut impl Write)
             writeln!(out, "\nMessage when it failed")?;
             write_message(&letter.at_failure, hidden.as_ref(), out)?;
         }
+        if let Some(edit) = &kept.edit {
+            write_edit(edit, hidden.as_ref(), out)?;
+        }
+        if kept.is_being_redriven {
+            writeln!(out, "\nIt is being redriven.")?;
+        }
     }
     out.flush()?;
     Ok(())
+}
+
+fn write_edit(kept: &KeptEdit, hidden: Option<&(String, u64)>, out: &mut impl Write) -> std::io::Result<()> {
+    writeln!(out, "\nTo be redriven with, edited by {} at {}", inline(&kept.by), time(kept.at_ms, 0))?;
+    if let Some(headers) = &kept.edit.headers {
+        writeln!(out, "  headers")?;
+        for (name, value) in headers.iter() {
+            writeln!(out, "    {}: {}", inline(name), inline(&octets(value)))?;
+        }
+    }
+    match (&kept.edit.body, hidden) {
+        (Some(_), Some((why, _))) => writeln!(out, "  another body (not shown): {}", inline(why)),
+        (Some(body), None) => write_body(&Body::from(body.clone()), out),
+        (None, _) => writeln!(out, "  the body as it was"),
+    }
 }
 
 /// Names and values under each other; absent values are left out.

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::Arc;
 
 use clap::Parser;
@@ -5,7 +6,7 @@ use serde_json::{Value, json};
 use sluicegate_engine::dead_letter::{Attempt, DeadLetter, DeadLetters};
 use sluicegate_engine::failure::SchemaError;
 use sluicegate_engine::message::{Body, Message};
-use sluicegate_store::{Location, Store, StoreOptions};
+use sluicegate_store::{Location, Store};
 
 use super::*;
 
@@ -19,11 +20,15 @@ fn parse(line: &str) -> Result<DlqCommand, clap::Error> {
     Line::try_parse_from(["dlq"].into_iter().chain(line.split_whitespace())).map(|line| line.command)
 }
 
+fn embedded(data_dir: &Path) -> Place {
+    Place { options: Location::embedded(data_dir).into(), config: None }
+}
+
 async fn answer(data_dir: &Path, line: &str) -> anyhow::Result<String> {
     let command = parse(&format!("{line} --data-dir {}", data_dir.display()))?;
     assert_eq!(command.store().data_dir.as_deref(), Some(data_dir));
     let mut out = Vec::new();
-    run(&command, &command.store().options(None)?, &mut out).await?;
+    run(&command, &embedded(data_dir), &mut out).await?;
     Ok(String::from_utf8(out)?)
 }
 
@@ -281,9 +286,7 @@ async fn a_reader_that_goes_away_is_no_error() {
     let store = filled(folder.path()).await;
     for line in ["list", "list --json", "show 0193-a", "show 0193-a --json"] {
         let command = parse(&format!("{line} --data-dir .")).expect("a command");
-        run(&command, &StoreOptions::from(Location::embedded(folder.path())), &mut Gone)
-            .await
-            .unwrap_or_else(|error| panic!("{line}: {error}"));
+        run(&command, &embedded(folder.path()), &mut Gone).await.unwrap_or_else(|error| panic!("{line}: {error}"));
     }
     store.close().await;
 }
@@ -293,19 +296,22 @@ fn the_data_folder_is_given_or_the_configurations() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("sluicegate.yaml");
     let store = StoreArgs { config: Some(file.clone()), data_dir: None };
-    let refused = store.find_data_dir().expect_err("no such file");
-    assert!(refused.to_string().contains("--data-dir DIR names it without one"), "{refused}");
+    let refused = store.find(None).expect_err("no such file");
+    assert!(refused.to_string().contains("--data-dir DIR names the data folder without one"), "{refused}");
     let text = "data_dir: kept\npipelines: { p: { source: { stdio: {} }, targets: { t: { stdio: {} } } } }\n";
     std::fs::write(&file, text).expect("written");
-    assert_eq!(store.find_data_dir().expect("a folder"), folder.path().join("kept"));
+    assert_eq!(store.find(None).expect("a folder").options.location, Location::embedded(folder.path().join("kept")));
     let store = StoreArgs { config: None, data_dir: Some("elsewhere".into()) };
-    assert_eq!(store.find_data_dir().expect("a folder"), Path::new("elsewhere"));
+    assert_eq!(store.find(None).expect("a folder").options.location, Location::embedded("elsewhere"));
 }
 
 #[test]
 fn the_command_line_is_checked_before_anything_is_read() {
     for (line, complaint) in [
         ("list", "required"),
+        ("redrive --data-dir a --all --rate 0/s", "not a rate"),
+        ("redrive --data-dir a --all --patch {", "not JSON"),
+        ("redrive --data-dir a --all --id x", "cannot be used with"),
         ("list --data-dir a --config b", "cannot be used with"),
         ("list --data-dir a --class explosion", "there are schema, rejected"),
         ("list --data-dir a --since yesterday", "how long ago it was"),
@@ -320,8 +326,84 @@ fn the_command_line_is_checked_before_anything_is_read() {
     else {
         panic!("a list")
     };
-    let since = args.since.expect("given");
+    let since = args.filter.since.expect("given");
     let week = Timestamp::now().duration_since(since).as_hours();
     assert_eq!(week, 7 * 24);
-    assert_eq!(args.until.expect("given").to_string(), "2026-11-20T15:00:00Z");
+    assert_eq!(args.filter.until.expect("given").to_string(), "2026-11-20T15:00:00Z");
+}
+
+#[tokio::test]
+async fn causes_are_shown_with_an_example() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = filled(folder.path()).await;
+    let text = answer(folder.path(), "groups").await.expect("an answer");
+    assert!(text.contains("orders at route region  trap") && text.ends_with("lists the letters of one\n"), "{text}");
+    let json = answer(folder.path(), "groups --json --class schema").await.expect("an answer");
+    let group: Value = serde_json::from_str(&json).expect("one line");
+    assert_eq!((&group["count"], &group["sample"]), (&json!(1), &json!("0193-b")));
+    store.close().await;
+}
+
+#[tokio::test]
+async fn what_destroys_must_be_confirmed_and_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = filled(folder.path()).await;
+    for (line, complaint) in [
+        ("delete 0193-a", "Give --yes"),
+        ("purge --class trap", "Give --yes"),
+        ("purge --yes", "say which dead letters"),
+        ("purge --all --class trap --yes", "leave it or the filters out"),
+        ("redrive", "say which dead letters"),
+        ("redrive --id 0193-a --class trap", "leave the filters out"),
+        ("redrive --all --dry-run", "give --config FILE"),
+        ("redrive --pipeline none", "there is nothing to redrive"),
+        ("edit 0193-a", "say what to change"),
+        ("pause nobody", "`sluicegate dlq jobs` shows those there are"),
+    ] {
+        let refused = format!("{:#}", answer(folder.path(), line).await.expect_err(line));
+        assert!(refused.contains(complaint), "{line}: {refused}");
+    }
+    assert_eq!(answer(folder.path(), "purge --class trap --yes").await.expect("purged"), "1 dead letters deleted\n");
+    assert_eq!(answer(folder.path(), "delete 0193-b --yes").await.expect("deleted"), "0193-b is deleted\n");
+    assert_eq!(answer(folder.path(), "list").await.expect("an answer"), "no dead letters match\n");
+    store.close().await;
+}
+
+#[tokio::test]
+async fn an_edit_is_shown_beside_what_was_received_and_exported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = filled(folder.path()).await;
+    let edited = answer(folder.path(), "edit 0193-a --body new --header x-a:1 --by me").await.expect("edited");
+    assert!(edited.contains("--dry-run"), "{edited}");
+    let shown = answer(folder.path(), "show 0193-a").await.expect("an answer");
+    assert!(shown.contains("To be redriven with, edited by me at ") && shown.contains("x-a: 1"), "{shown}");
+    let lines = answer(folder.path(), "export").await.expect("exported");
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[1]["edit"]["body"], json!({ "text": "new" }));
+    assert_eq!(lines[1]["original"]["body"], json!({ "text": "{ \"id\": 7 }" }), "as it came");
+    answer(folder.path(), "edit 0193-a --undo").await.expect("undone");
+    let shown = answer(folder.path(), "show 0193-a --json").await.expect("an answer");
+    assert_eq!(serde_json::from_str::<Value>(&shown).expect("JSON")["edit"], Value::Null);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_job_is_created_without_a_gateway_and_controlled() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = filled(folder.path()).await;
+    let job = answer(folder.path(), "redrive --all --detach --json --rate 5/s --by me").await.expect("created");
+    let job: Value = serde_json::from_str(&job).expect("JSON");
+    assert_eq!((&job["state"], &job["total"], &job["rate_per_second"]), (&json!("running"), &json!(2), &json!(5)));
+    let id = job["id"].as_str().expect("an id");
+    let listed = answer(folder.path(), "jobs").await.expect("an answer");
+    assert!(listed.contains(id) && listed.contains("2 letters at 5/s: 2 pending"), "{listed}");
+    assert!(answer(folder.path(), &format!("pause {id}")).await.expect("paused").contains("paused"));
+    assert!(answer(folder.path(), &format!("resume {id}")).await.expect("resumed").contains("running"));
+    assert!(answer(folder.path(), &format!("cancel {id}")).await.expect("cancelled").contains("2 skipped"));
+    let refused = answer(folder.path(), &format!("resume {id}")).await.expect_err("it has ended");
+    assert!(refused.to_string().contains("cancelled already"), "{refused}");
+    let shown = answer(folder.path(), &format!("jobs {id}")).await.expect("an answer");
+    assert!(shown.contains("0193-a  skipped        the job was cancelled"), "{shown}");
+    store.close().await;
 }

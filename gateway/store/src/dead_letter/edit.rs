@@ -18,7 +18,7 @@ impl Store {
     /// `None` takes it back. `by` says who it was.
     ///
     /// # Errors
-    /// What is wrong with the store; see [`Store::change`] for what a dropped call leaves behind.
+    /// What is wrong with the store. If the call is dropped, the edit may or may not be made.
     pub async fn edit_letter(&self, id: &str, edit: Option<Edit>, by: &str) -> Result<Changed, StoreError> {
         let edit = edit.filter(|edit| *edit != Edit::default());
         let head = match edit.as_ref().and_then(|edit| edit.headers.as_ref()) {

@@ -87,6 +87,20 @@ pub enum QueueError {
         /// How many there can be.
         limit: u64,
     },
+    /// A message of a batch that is published whole or not at all.
+    #[error("message {index} of the batch, counted from 0: {error}; none of it was published")]
+    InBatch {
+        /// From 0.
+        index: usize,
+        /// What is wrong with it.
+        error: Box<QueueError>,
+    },
+    /// An idempotency key came again with something else.
+    #[error("the idempotency key was used for another request to the queue `{queue}`; choose a new key")]
+    KeyReused {
+        /// The queue.
+        queue: String,
+    },
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -146,14 +146,14 @@ impl Queues {
     }
 }
 
-fn page_token() -> QueueError {
+pub(super) fn page_token() -> QueueError {
     let text = "it is no page token; give the `next` of the page before, as it is".to_owned();
     QueueError::Invalid { what: "after".to_owned(), text }
 }
 
 /// [`Which`], owned.
 #[derive(Debug, Clone)]
-enum Wanted {
+pub(super) enum Wanted {
     Id(String),
     Offset(u64),
 }
@@ -168,7 +168,7 @@ impl From<Which<'_>> for Wanted {
 }
 
 impl Wanted {
-    fn missing(&self, queue: &str) -> QueueError {
+    pub fn missing(&self, queue: &str) -> QueueError {
         let message = match self {
             Self::Id(id) => format!("`{id}`"),
             Self::Offset(offset) => format!("at {offset}"),
@@ -178,13 +178,13 @@ impl Wanted {
 }
 
 /// Columns of [`listed`] for a message that has its place; `stored_bytes` after them.
-const STORED: &str =
+pub(super) const STORED: &str =
     "msg_offset, published_at_ms, priority, message_key, expires_at_ms, size_bytes, message_id, stored_bytes";
 /// The same for one that waits.
 const WAITING: &str =
     "scheduled_id, deliver_at_ms, priority, message_key, expires_at_ms, size_bytes, message_id, stored_bytes";
 
-fn listed(row: &Row, is_stored: bool) -> Result<Listed, StoreError> {
+pub(super) fn listed(row: &Row, is_stored: bool) -> Result<Listed, StoreError> {
     let (number, time_ms) = (row.unsigned(0)?, row.unsigned(1)?);
     Ok(Listed {
         state: match is_stored {
@@ -200,7 +200,7 @@ fn listed(row: &Row, is_stored: bool) -> Result<Listed, StoreError> {
 }
 
 /// The row of a message, and whether it has its place: `columns` of [`STORED`] or [`WAITING`] and then `more`.
-async fn find(
+pub(super) async fn find(
     connection: &mut Connection,
     queue_id: u64,
     which: &Wanted,

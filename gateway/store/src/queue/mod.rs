@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+mod batch;
 mod claiming;
 mod consumer;
 mod error;
@@ -32,6 +33,7 @@ mod group;
 mod keeper;
 mod listing;
 mod message;
+mod progress;
 mod publishing;
 mod queues;
 mod removal;
@@ -41,12 +43,14 @@ mod sql;
 #[cfg(test)]
 mod tests;
 
+pub use batch::{Batch, Once};
 pub use consumer::{Claimed, Consumer, MAX_CLAIM_MESSAGES, Settle, Settlement};
 pub use error::QueueError;
 pub use group::{Group, Position, Start};
 pub use keeper::Keeper;
 pub use listing::{MAX_PAGE_ITEMS, Page};
 pub use message::{Listed, MAX_BATCH_MESSAGES, Publication, Published, State, Which};
+pub use progress::{Pending, Progress};
 pub use queues::{Queue, Queues};
 pub use settings::{
     AtLimit, Compression, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LARGEST_MESSAGE_BYTES, LONGEST_AGE, LONGEST_DELAY,

@@ -7,6 +7,7 @@ use sluicegate_engine::message::now_ms;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::batch::{Batch, Whole};
 use super::error::QueueError;
 use super::message::{MAX_BATCH_MESSAGES, Publication, Published};
 use super::queues::{Known, Queues};
@@ -22,7 +23,7 @@ use crate::vault::{DEFAULT_TENANT, Vault};
 /// When it may be worth trying again to publish to a full queue.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often a publication is tried when the queue's properties change meanwhile.
-const MAX_TRIES: usize = 5;
+pub(super) const MAX_TRIES: usize = 5;
 /// Most steps in which one publication makes room.
 const MAX_ROOM_STEPS: usize = 10;
 
@@ -51,10 +52,10 @@ impl Queues {
             let vault = Arc::clone(self.store.vault());
             let prepared = prepare_all(name, settings, vault, Arc::clone(&publications)).await?;
             let ready = prepared.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
-            let publish = Publish { queue: queue.to_owned(), known, messages: ready };
+            let publish = Publish { queue: queue.to_owned(), known, messages: ready, whole: None };
             match self.store.change(publish).await? {
-                Some(done) => return Ok(merged(prepared, done)),
-                None => known = self.look_up(queue).await?,
+                Some(Done::Each(done)) => return Ok(merged(prepared, done)),
+                Some(Done::Whole(_)) | None => known = self.look_up(queue).await?,
             }
         }
         Err(QueueError::Conflict { queue: queue.to_owned(), revision: known.revision })
@@ -74,7 +75,7 @@ fn merged(
 /// Beyond this, heads and bodies are written on a thread that may block.
 const MAX_INLINE_BYTES: usize = 64 << 10;
 
-async fn prepare_all(
+pub(super) async fn prepare_all(
     queue: String,
     known: Arc<Known>,
     vault: Arc<Vault>,
@@ -91,7 +92,7 @@ async fn prepare_all(
 
 /// A message in its stored form.
 #[derive(Debug, Clone)]
-struct Prepared {
+pub(super) struct Prepared {
     id: String,
     priority: u8,
     key: Option<Bytes>,
@@ -171,10 +172,20 @@ fn prepare(queue: &str, settings: &Settings, vault: &Vault, publication: &Public
     })
 }
 
-struct Publish {
-    queue: String,
-    known: Arc<Known>,
-    messages: Vec<Prepared>,
+pub(super) struct Publish {
+    pub queue: String,
+    pub known: Arc<Known>,
+    pub messages: Vec<Prepared>,
+    /// All of them or none.
+    pub whole: Option<Whole>,
+}
+
+/// What came of it.
+pub(super) enum Done {
+    /// Of each message.
+    Each(Vec<Result<Published, QueueError>>),
+    /// Of all together, if they are [`Publish::whole`].
+    Whole(Result<Batch, QueueError>),
 }
 
 pub(super) const MESSAGE_COLUMNS: [&str; 11] = [
@@ -207,7 +218,7 @@ const SCHEDULED_COLUMNS: [&str; 10] = [
 #[async_trait]
 impl Change for Publish {
     /// `None` when the queue has changed meanwhile.
-    type Output = Option<Vec<Result<Published, QueueError>>>;
+    type Output = Option<Done>;
 
     fn size_bytes(&self) -> usize {
         self.messages.iter().map(|message| message.stored_bytes() as usize + 256).sum()
@@ -224,7 +235,22 @@ impl Change for Publish {
         if queue.revision != self.known.revision {
             return Ok(None);
         }
+        if let Some(whole) = &self.whole {
+            if let Some(answer) = whole.repetition(transaction, &queue).await? {
+                return Ok(Some(Done::Whole(answer)));
+            }
+            // Before room is made for what cannot have it.
+            if let Some(full) = never_fits(&self.queue, &queue, &self.messages) {
+                return Ok(Some(Done::Whole(Err(full))));
+            }
+        }
         make_room(transaction, &mut queue, &self.messages).await?;
+        if self.whole.is_some()
+            && let Some(full) = does_not_fit(&self.queue, &queue, &self.messages)
+        {
+            queue.save(transaction).await?;
+            return Ok(Some(Done::Whole(Err(full))));
+        }
         let published_at = now_ms().max(queue.last_published_ms);
         let (mut results, mut stored, mut scheduled) = (Vec::new(), Vec::new(), Vec::new());
         for message in &self.messages {
@@ -265,7 +291,15 @@ impl Change for Publish {
             transaction.announce(SCHEDULED);
         }
         queue.save(transaction).await?;
-        Ok(Some(results))
+        let Some(whole) = &self.whole else { return Ok(Some(Done::Each(results))) };
+        match results.into_iter().collect::<Result<Vec<Published>, QueueError>>() {
+            Ok(published) => {
+                whole.remember(transaction, &queue, &published).await?;
+                Ok(Some(Done::Whole(Ok(Batch { published, repeated: false }))))
+            }
+            // It was seen beforehand that all fit; a failure undoes the transaction.
+            Err(error) => Err(transaction.failed(format!("a batch that fits was refused: {error}"))),
+        }
     }
 }
 
@@ -342,6 +376,23 @@ async fn make_room(connection: &mut Connection, queue: &mut QueueRow, messages: 
         remove(connection, queue, &doomed).await?;
     }
     Ok(())
+}
+
+/// Why a batch has no room even in an empty queue.
+fn never_fits(name: &str, queue: &QueueRow, messages: &[Prepared]) -> Option<QueueError> {
+    let empty = QueueRow { messages: 0, bytes: 0, scheduled: 0, scheduled_bytes: 0, ..queue.clone() };
+    does_not_fit(name, &empty, messages)
+}
+
+/// The first message of a batch that has no room behind those before it.
+fn does_not_fit(name: &str, queue: &QueueRow, messages: &[Prepared]) -> Option<QueueError> {
+    let mut queue = queue.clone();
+    messages.iter().enumerate().find_map(|(index, message)| {
+        let refusal = full(name, &queue, message.stored_bytes());
+        queue.messages += 1;
+        queue.bytes += message.stored_bytes();
+        refusal.map(|error| QueueError::InBatch { index, error: Box::new(error) })
+    })
 }
 
 fn full(name: &str, queue: &QueueRow, bytes: u64) -> Option<QueueError> {

@@ -1,5 +1,6 @@
 //! The queues on SQLite, and what only the inside can show: plans of queries, the keeper's steps.
 
+mod batch;
 mod plans;
 mod property;
 

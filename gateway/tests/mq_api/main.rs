@@ -1,0 +1,9 @@
+//! The API of managed queues, over HTTP, on a real store.
+
+mod bad_requests;
+mod messages;
+mod monitoring;
+mod publish;
+mod queues;
+mod server;
+mod subscriptions;
