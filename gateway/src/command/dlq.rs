@@ -165,7 +165,9 @@ impl StoreArgs {
                 Ok(Place { options: StoreOptions { location: Location::embedded(data_dir), encryption }, config: None })
             }
             (None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
-                Ok(loaded) => Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) }),
+                Ok(loaded) => {
+                    Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) })
+                }
                 Err(diagnostics) => {
                     bail!(
                         "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR names the data folder without one"

@@ -15,8 +15,8 @@ use sluicegate_store::redrive::{
 use super::filter::FilterArgs;
 use super::text::{block, indented, inline};
 use super::{Place, StoreArgs, follow, jobs};
-use crate::store_options::MasterKeyArgs;
 use crate::forecast::{DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded};
+use crate::store_options::MasterKeyArgs;
 
 /// `dlq redrive`.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]

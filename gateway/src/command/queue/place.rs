@@ -50,7 +50,9 @@ impl PlaceArgs {
             (Some(data_dir), _, _) => given(Location::embedded(data_dir)),
             (None, Some(url), _) => given(Location::shared(url)),
             (None, None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
-                Ok(loaded) => Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) }),
+                Ok(loaded) => {
+                    Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) })
+                }
                 Err(diagnostics) => bail!(
                     "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR or --store URL names it \
                      without one"

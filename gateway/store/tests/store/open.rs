@@ -132,16 +132,17 @@ async fn a_damaged_page_is_reported_when_it_is_read() {
 /// The first page of each table and index, but for those of the keys: whoever opens the store reads these, and the schema.
 fn damage_pages(data_dir: &Path) {
     let connection = connect(data_dir);
-    let page_bytes: usize = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
+    let page_bytes: u32 = connection.query_row("PRAGMA page_size", [], |row| row.get(0)).unwrap();
     let sql = "SELECT rootpage FROM sqlite_schema WHERE rootpage > 1 AND tbl_name NOT IN ('master_key', 'data_keys')";
     let mut statement = connection.prepare(sql).unwrap();
-    let pages: Vec<usize> = statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
+    let pages: Vec<u32> = statement.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
     drop(statement);
     drop(connection);
     let path = data_dir.join(STORE_FILE);
     let mut bytes = std::fs::read(&path).unwrap();
     for page in pages {
-        bytes[(page - 1) * page_bytes..page * page_bytes].fill(0xa5);
+        let (from, to) = ((page - 1) * page_bytes, page * page_bytes);
+        bytes[from as usize..to as usize].fill(0xa5);
     }
     std::fs::write(&path, bytes).unwrap();
 }
