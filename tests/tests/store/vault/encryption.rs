@@ -8,7 +8,7 @@ use sluicegate_store::{Location, Reader, Store, StoreError};
 use super::{SECRET, letter, refused, with};
 use crate::both::{Fresh, both_places};
 
-fn shows_the_secret(folder: &Path) -> Vec<String> {
+pub(super) fn shows_the_secret(folder: &Path) -> Vec<String> {
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let showing = files.filter(|file| {
         let bytes = std::fs::read(file).unwrap();
@@ -17,7 +17,7 @@ fn shows_the_secret(folder: &Path) -> Vec<String> {
     showing.map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect()
 }
 
-fn folder(fresh: &Fresh) -> &Path {
+pub(super) fn folder(fresh: &Fresh) -> &Path {
     match &fresh.location {
         Location::Embedded { data_dir } => data_dir,
         Location::Shared { .. } => unreachable!("this is SQLite"),

@@ -2,6 +2,7 @@
 
 mod backup;
 mod encryption;
+mod everywhere;
 mod rotation;
 
 use std::sync::Arc;
