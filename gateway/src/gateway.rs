@@ -26,6 +26,7 @@ use crate::config::{Config, PipelineConfig, ServerConfig};
 use crate::queues::{Keeping, StoreQueues};
 use crate::redriving;
 use crate::server::{self, Snapshot, View};
+use crate::store_options::store_options;
 use crate::trace;
 use crate::workshop::{LoadedPlugins, Workshop};
 
@@ -89,7 +90,7 @@ impl Gateway {
         plugins: LoadedPlugins,
         metrics: Option<PrometheusHandle>,
     ) -> anyhow::Result<Self> {
-        let store = Arc::new(Store::open(&config.location()).await.context("cannot open the store")?);
+        let store = Arc::new(Store::open(store_options(&config)).await.context("cannot open the store")?);
         let receipts = Arc::new(StoreReceipts::start(Arc::clone(&store), trace::settings(&config.receipts)));
         let queues = Queues::new(Arc::clone(&store));
         StoreQueues::new(&queues).declare_all(&config.queues).await?;

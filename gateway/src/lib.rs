@@ -14,6 +14,7 @@ pub mod queues;
 pub mod redriving;
 pub mod server;
 pub mod spool;
+pub mod store_options;
 pub mod telemetry;
 pub mod trace;
 pub mod trial;

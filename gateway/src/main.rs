@@ -4,9 +4,11 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sluicegate::command::backup::{self, BackupArgs, RestoreArgs};
 use sluicegate::command::bench::{self, BenchArgs};
 use sluicegate::command::dlq::{self, DlqCommand};
 use sluicegate::command::inspection::{self, CheckArgs, GraphArgs, TestArgs};
+use sluicegate::command::keys::{self, KeysCommand};
 use sluicegate::command::plugin::{self, PluginCommand};
 use sluicegate::command::queue::{self, QueueCommand, TailArgs};
 use sluicegate::command::run::{self, Ended, RunArgs};
@@ -46,6 +48,11 @@ enum Command {
     /// Read, repair and redrive dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// List and rotate the keys that bodies are encrypted with.
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    Backup(BackupArgs),
+    Restore(RestoreArgs),
     Trace(TraceArgs),
     /// Manage queues, publish to them and look into them.
     #[command(subcommand)]
@@ -106,11 +113,14 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Dlq(command) => {
-            let place = command.store().find()?;
+            let place = command.store().find(command.master_key())?;
             dlq::run(&command, &place, &mut out).await?;
             out.flush()?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Keys(command) => keys::run(&command, &mut out).await.map(|()| ExitCode::SUCCESS),
+        Command::Backup(args) => backup::back_up(args, &mut out).await.map(|()| ExitCode::SUCCESS),
+        Command::Restore(args) => backup::restore(args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Queue(command) => manage_queues(&command).await,
         Command::Tail(args) => manage_queues(&QueueCommand::Tail(args)).await,
     }

@@ -19,9 +19,10 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use sluicegate_engine::failure::FailureClass;
-use sluicegate_store::{Location, Reader, Store};
+use sluicegate_store::{Location, Reader, Store, StoreOptions};
 
 use crate::config::{self, Config, Process};
+use crate::store_options::{MasterKeyArgs, store_options};
 
 pub use filter::FilterArgs;
 pub use groups::GroupsArgs;
@@ -97,6 +98,9 @@ pub struct ShowArgs {
     /// Where the store is.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Opens encrypted bodies.
+    #[command(flatten)]
+    pub master_key: MasterKeyArgs,
     /// The dead letter's id, or as much of its beginning as no other has.
     pub id: String,
     /// As one JSON object, with nothing left out.
@@ -105,6 +109,24 @@ pub struct ShowArgs {
 }
 
 impl DlqCommand {
+    /// What opens encrypted bodies, where bodies are shown or changed.
+    pub fn master_key(&self) -> Option<&MasterKeyArgs> {
+        match self {
+            Self::Show(args) => Some(&args.master_key),
+            Self::Edit(args) => Some(&args.master_key),
+            Self::Redrive(args) => Some(&args.master_key),
+            Self::Export(args) => Some(&args.master_key),
+            Self::List(_)
+            | Self::Groups(_)
+            | Self::Delete(_)
+            | Self::Jobs(_)
+            | Self::Pause(_)
+            | Self::Resume(_)
+            | Self::Cancel(_)
+            | Self::Purge(_) => None,
+        }
+    }
+
     /// Where the store is.
     pub fn store(&self) -> &StoreArgs {
         match self {
@@ -125,22 +147,27 @@ impl DlqCommand {
 /// A store, and the configuration it was found by.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// Where the store is.
-    pub location: Location,
+    /// How the store is opened.
+    pub options: StoreOptions,
     /// The configuration, if one was given.
     pub config: Option<Arc<Config>>,
 }
 
 impl StoreArgs {
-    /// Where the store is: as given, or as the configuration says. Reads files; blocks for as long.
+    /// The store and its keys: as given, or as the configuration says. Reads files; blocks for as long.
     ///
     /// # Errors
-    /// The configuration's mistakes.
-    pub fn find(&self) -> anyhow::Result<Place> {
+    /// The configuration's mistakes, or the key's.
+    pub fn find(&self, key: Option<&MasterKeyArgs>) -> anyhow::Result<Place> {
         match (&self.data_dir, &self.config) {
-            (Some(data_dir), _) => Ok(Place { location: Location::embedded(data_dir), config: None }),
+            (Some(data_dir), _) => {
+                let encryption = key.map_or(Ok(None), MasterKeyArgs::read)?;
+                Ok(Place { options: StoreOptions { location: Location::embedded(data_dir), encryption }, config: None })
+            }
             (None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
-                Ok(loaded) => Ok(Place { location: loaded.config.location(), config: Some(Arc::new(loaded.config)) }),
+                Ok(loaded) => {
+                    Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) })
+                }
                 Err(diagnostics) => {
                     bail!(
                         "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR names the data folder without one"
@@ -218,11 +245,11 @@ async fn answer(command: &DlqCommand, place: &Place, out: &mut (impl Write + Sen
 }
 
 async fn reader(place: &Place) -> anyhow::Result<Reader> {
-    Reader::open(&place.location).await.context("cannot read the dead letters")
+    Reader::open(&place.options).await.context("cannot read the dead letters")
 }
 
 async fn store(place: &Place) -> anyhow::Result<Store> {
-    Store::open_beside(&place.location).await.context("cannot change the dead letters")
+    Store::open_beside(&place.options).await.context("cannot change the dead letters")
 }
 
 async fn closing(reader: &Reader, answered: anyhow::Result<()>) -> anyhow::Result<()> {

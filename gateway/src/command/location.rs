@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use sluicegate_store::Location;
+use sluicegate_store::{Location, StoreOptions};
 
 use crate::config::{self, Config, Process};
+use crate::store_options::store_options;
 
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -22,11 +23,11 @@ pub struct LocationArgs {
     pub store: Option<String>,
 }
 
-/// A store's place, and the configuration if it was found by one.
+/// A store's place and keys, and the configuration if it was found by one.
 #[derive(Debug, Clone)]
 pub struct FoundLocation {
-    /// The place.
-    pub location: Location,
+    /// How it is opened.
+    pub options: StoreOptions,
     /// The configuration.
     pub config: Option<Config>,
 }
@@ -37,14 +38,14 @@ impl LocationArgs {
     /// # Errors
     /// The configuration's mistakes.
     pub fn find(&self) -> anyhow::Result<FoundLocation> {
-        let without_config = |location| FoundLocation { location, config: None };
+        let without_config = |location: Location| FoundLocation { options: location.into(), config: None };
         match (&self.data_dir, &self.store, &self.config) {
             (Some(data_dir), _, _) => Ok(without_config(Location::embedded(data_dir))),
             (None, Some(url), _) => Ok(without_config(Location::shared(url))),
             (None, None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
                 Ok(loaded) => {
-                    let location = location_of(&loaded.config);
-                    Ok(FoundLocation { location, config: Some(loaded.config) })
+                    let options = store_options(&loaded.config);
+                    Ok(FoundLocation { options, config: Some(loaded.config) })
                 }
                 Err(diagnostics) => bail!(
                     "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR or --store URL names it without one"
@@ -52,13 +53,5 @@ impl LocationArgs {
             },
             (None, None, None) => bail!("give --config FILE, --data-dir DIR or --store URL, to say where the store is"),
         }
-    }
-}
-
-/// Where the gateway of this configuration keeps its state.
-pub fn location_of(config: &Config) -> Location {
-    match &config.store {
-        Some(url) => Location::shared(url.expose()),
-        None => Location::embedded(&config.data_dir),
     }
 }

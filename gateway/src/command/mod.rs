@@ -1,11 +1,13 @@
 //! What the command line does with a configuration, apart from running it. Each command writes to a given writer and
 //! returns how the process is to end, so that all of it can be tested.
 
+pub mod backup;
 pub mod bench;
 pub mod check;
 pub mod dlq;
 pub mod graph;
 pub mod inspection;
+pub mod keys;
 pub mod location;
 pub mod plugin;
 pub mod queue;

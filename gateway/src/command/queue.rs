@@ -15,7 +15,7 @@ use anyhow::{Context as _, bail};
 use sluicegate_connectors::cloudevents::parse_time;
 use sluicegate_connectors::quantity::{Size, Span};
 use sluicegate_store::queue::{AtLimit, Compression, Kind, Position, Queues, Start};
-use sluicegate_store::{Location, Store};
+use sluicegate_store::{Store, StoreOptions};
 
 pub use place::{Place, PlaceArgs};
 
@@ -359,7 +359,7 @@ pub async fn run(
     confirm: Confirm<'_>,
     out: &mut (impl Write + Send),
 ) -> anyhow::Result<()> {
-    let store = Arc::new(open(&place.location).await?);
+    let store = Arc::new(open(&place.options).await?);
     let queues = Queues::new(Arc::clone(&store));
     let answered = match command {
         QueueCommand::List(args) => list::queues(args, &queues, out).await,
@@ -384,8 +384,8 @@ pub async fn run(
     }
 }
 
-async fn open(location: &Location) -> anyhow::Result<Store> {
-    Store::open_beside(location).await.context("cannot use the queues")
+async fn open(options: &StoreOptions) -> anyhow::Result<Store> {
+    Store::open_beside(options).await.context("cannot use the queues")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

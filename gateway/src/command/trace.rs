@@ -67,7 +67,7 @@ pub struct TraceArgs {
 /// # Errors
 /// No store there, one that cannot be read, or nothing known of the id; each says what to try.
 pub async fn run(args: &TraceArgs, found: &FoundLocation, out: &mut impl Write) -> anyhow::Result<()> {
-    let reader = Reader::open(&found.location).await.context("cannot read the receipts")?;
+    let reader = Reader::open(&found.options).await.context("cannot read the receipts")?;
     let answered = match &args.id {
         Some(id) => show(args, id, found, &reader, out).await,
         None if args.counts => search::count(args, &reader, out).await,

@@ -40,7 +40,8 @@ pub use loading::{Loaded, load};
 pub use location::{FileId, Location, Sources};
 pub use resolved::{
     BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
-    PipelineConfig, PluginConfig, PluginLimits, ReceiptsConfig, SchemaConfig, ServerConfig, StepConfig, TestCase,
+    MasterKey, PipelineConfig, PluginConfig, PluginLimits, ReceiptsConfig, SchemaConfig, ServerConfig, StepConfig,
+    TestCase,
 };
 pub use shape::schema;
 pub use surroundings::{Process, Surroundings};

@@ -10,6 +10,10 @@ const ZSTD: u8 = 1;
 const ZSTD_HEAD_BYTES: usize = 5;
 /// zstd's fastest of the plain levels: JSON of 1 KiB shrinks to about half in 10 µs.
 const LEVEL: i32 = 1;
+/// A shorter body is not worth the time.
+const MIN_COMPRESSED_BYTES: usize = 256;
+/// A longer body is kept as it is: so a stored length that claims more is damage, not a reason to make room for it.
+const MAX_COMPRESSED_BYTES: usize = 256 << 20;
 
 /// The stored form of a body.
 pub(crate) fn seal(body: &[u8]) -> Bytes {
@@ -21,6 +25,9 @@ pub(crate) fn seal(body: &[u8]) -> Bytes {
 
 /// The same, compressed where that makes it smaller.
 pub(crate) fn seal_compressed(body: &[u8]) -> Bytes {
+    if !(MIN_COMPRESSED_BYTES..=MAX_COMPRESSED_BYTES).contains(&body.len()) {
+        return seal(body);
+    }
     let compressed = u32::try_from(body.len()).ok().zip(zstd::bulk::compress(body, LEVEL).ok());
     match compressed {
         Some((length, compressed)) if ZSTD_HEAD_BYTES + compressed.len() < 1 + body.len() => {
@@ -51,6 +58,9 @@ pub(crate) fn open(stored: Bytes) -> Result<Bytes, String> {
 fn decompress(stored: &[u8]) -> Result<Bytes, String> {
     let (length, frame) = stored.split_first_chunk::<4>().ok_or("it ends before its length")?;
     let length = u32::from_le_bytes(*length) as usize;
+    if length > MAX_COMPRESSED_BYTES {
+        return Err(format!("it would have {length} bytes, more than {MAX_COMPRESSED_BYTES}"));
+    }
     let body = zstd::bulk::decompress(frame, length).map_err(|error| error.to_string())?;
     if body.len() == length { Ok(body.into()) } else { Err("it has another length".to_owned()) }
 }
@@ -86,6 +96,13 @@ mod tests {
         let mut longer = stored.to_vec();
         longer[1] ^= 1;
         assert!(open(longer.into()).is_err());
+        let mut bomb = stored.to_vec();
+        bomb[1..5].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert!(open(bomb.into()).expect_err("too long").contains("more than"));
+        // What is said to be short is not unpacked any further.
+        let mut bomb = seal_compressed(&vec![0; 100 << 20]).to_vec();
+        bomb[1..5].copy_from_slice(&300_u32.to_le_bytes());
+        assert!(open(bomb.into()).is_err());
     }
 
     #[test]

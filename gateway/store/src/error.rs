@@ -30,6 +30,15 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
+    /// A backup was being restored to the data folder, and that was interrupted.
+    #[error(
+        "a backup is being restored to the data folder {}, or that was interrupted; run `sluicegate restore` again, with --force",
+        .path.display()
+    )]
+    Unfinished {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Not a URL of PostgreSQL.
     #[error("the store's URL is not usable: {cause}; write postgres://user:password@host:5432/database")]
     Url {
@@ -193,6 +202,46 @@ pub enum StoreError {
         /// What was being done.
         doing: &'static str,
     },
+    /// The store's bodies are encrypted and no master key was given.
+    #[error(
+        "the bodies in {place} are encrypted and no master key was given; set encryption.master_key to the key it was started with (commands: --config FILE, or --master-key-file FILE beside --data-dir)"
+    )]
+    Encrypted {
+        /// Where.
+        place: Place,
+    },
+    /// The store's bodies are not encrypted, so there are no keys.
+    #[error(
+        "the bodies in {place} are not encrypted; set encryption.master_key and restart the gateway to encrypt them"
+    )]
+    NotEncrypted {
+        /// Where.
+        place: Place,
+    },
+    /// The master key is not the one that wraps the store's keys.
+    #[error(
+        "the master key given (fingerprint {given}) is not the one of {place} (fingerprint {wanted}); set encryption.master_key to that one, or, to replace it, add that one to encryption.previous_master_keys"
+    )]
+    MasterKey {
+        /// Where.
+        place: Place,
+        /// Fingerprint of the key that was given.
+        given: String,
+        /// Fingerprint of the key that wraps the store's keys.
+        wanted: String,
+    },
+    /// A key of bodies is not there.
+    #[error(
+        "the store {place} has no key version {version} of tenant `{tenant}`; `sluicegate keys list` shows those there are, a backup may have the missing one (table data_keys)"
+    )]
+    UnknownKey {
+        /// Where.
+        place: Place,
+        /// Whose key.
+        tenant: String,
+        /// Which version.
+        version: u32,
+    },
     /// No dead letter has that id.
     #[error("no dead letter has an id that starts with `{id}`; `sluicegate dlq list` shows those there are")]
     NotFound {
@@ -236,6 +285,7 @@ impl StoreError {
         match self {
             Self::Folder { .. }
             | Self::InUse { .. }
+            | Self::Unfinished { .. }
             | Self::NotPermitted { .. }
             | Self::Locked { .. }
             | Self::Damaged { .. }
@@ -247,6 +297,9 @@ impl StoreError {
             | Self::Conflict { .. }
             | Self::Busy { .. }
             | Self::Database { .. }
+            | Self::Encrypted { .. }
+            | Self::MasterKey { .. }
+            | Self::UnknownKey { .. }
             | Self::Closed { .. } => true,
             Self::Url { .. }
             | Self::Missing { .. }
@@ -254,6 +307,7 @@ impl StoreError {
             | Self::Newer { .. }
             | Self::Older { .. }
             | Self::Encoding { .. }
+            | Self::NotEncrypted { .. }
             | Self::NotFound { .. }
             | Self::Ambiguous { .. }
             | Self::NoJob { .. }

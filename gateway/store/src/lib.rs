@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backup;
 mod body;
 mod change;
 mod database;
@@ -28,6 +29,7 @@ mod expiry;
 pub mod idempotency;
 pub mod inbox;
 mod leases;
+mod options;
 mod place;
 pub mod queue;
 mod reader;
@@ -40,10 +42,12 @@ mod store;
 mod stored_message;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod vault;
 mod writer;
 
 pub use database::STORE_FILE;
 pub use error::StoreError;
+pub use options::StoreOptions;
 pub use place::{DatabaseUrl, Location, Place};
 pub use reader::Reader;
 pub use store::Store;

@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::database::{Postgres, STORE_FILE};
+use crate::error::StoreError;
+
 /// Where to keep things.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
@@ -20,6 +23,17 @@ pub enum Location {
 }
 
 impl Location {
+    /// What error texts call it. Reads the file of root certificates that a URL names; blocks.
+    ///
+    /// # Errors
+    /// `Url`: it is none.
+    pub fn place(&self) -> Result<Place, StoreError> {
+        match self {
+            Self::Embedded { data_dir } => Ok(Place::file(data_dir.join(STORE_FILE))),
+            Self::Shared { url } => Postgres::new(url).map(|postgres| postgres.place),
+        }
+    }
+
     /// SQLite in this folder.
     pub fn embedded(data_dir: impl Into<PathBuf>) -> Self {
         Self::Embedded { data_dir: data_dir.into() }

@@ -9,8 +9,10 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use crate::database::{BUSY_TIMEOUT, Connection, Database, Postgres, Sqlite};
 use crate::drive::drive;
 use crate::error::StoreError;
+use crate::options::StoreOptions;
 use crate::place::Location;
 use crate::schema;
+use crate::vault;
 
 /// Most questions answered at the same time; the rest waits.
 const MAX_CONNECTIONS: usize = 4;
@@ -56,18 +58,19 @@ impl Reader {
     /// `Missing` when no gateway has used it yet; `Newer`, `Older`, `Foreign` or `Damaged` when it cannot be
     /// understood; `NotPermitted` or `Credentials` when this user may not read it; `Unreachable` where there is no
     /// server.
-    pub async fn open(location: &Location) -> Result<Self, StoreError> {
-        let (database, connection) = match location.clone() {
+    pub async fn open(options: impl Into<StoreOptions>) -> Result<Self, StoreError> {
+        let StoreOptions { location, encryption } = options.into();
+        let (database, connection) = match location {
             Location::Embedded { data_dir } => {
                 let opened = tokio::task::spawn_blocking(move || {
-                    let database = Database::Sqlite(Sqlite::find(&data_dir, BUSY_TIMEOUT)?);
+                    let database = Database::Sqlite(Sqlite::find(&data_dir, BUSY_TIMEOUT)?).encrypted(encryption);
                     drive(open(&database)).map(|connection| (database, connection))
                 });
                 joined(opened.await, "open the database")?
             }
             Location::Shared { url } => {
                 let reading = tokio::task::spawn_blocking(move || Postgres::new(&url));
-                let database = Database::Postgres(joined(reading.await, "read the store's URL")?);
+                let database = Database::Postgres(joined(reading.await, "read the store's URL")?).encrypted(encryption);
                 let connection = open(&database).await?;
                 (database, connection)
             }
@@ -123,7 +126,7 @@ impl Reader {
                 continue;
             }
             connection.set_doing(question.doing());
-            match question.ask(&mut connection).await {
+            match self.put(question, &mut connection).await {
                 // It broke while nobody used it.
                 Err(StoreError::Unreachable { .. }) => {}
                 answered => return self.done(connection, answered),
@@ -131,8 +134,22 @@ impl Reader {
         }
         let mut connection = self.shared.database.connect_reading().await?;
         connection.set_doing(question.doing());
-        let answered = question.ask(&mut connection).await;
+        let answered = self.put(question, &mut connection).await;
         self.done(connection, answered)
+    }
+
+    /// Another gateway may have sealed a body with a key it has just made.
+    async fn put<Q: Question>(&self, question: &Q, connection: &mut Connection) -> Result<Q::Output, StoreError> {
+        match question.ask(connection).await {
+            Err(error @ StoreError::UnknownKey { .. }) => {
+                if !vault::reload(connection, self.shared.database.vault()).await? {
+                    return Err(error);
+                }
+                connection.set_doing(question.doing());
+                question.ask(connection).await
+            }
+            answered => answered,
+        }
     }
 
     fn done<T>(&self, connection: Connection, answered: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -167,6 +184,7 @@ impl Reader {
 async fn open(database: &Database) -> Result<Connection, StoreError> {
     let mut connection = database.connect_reading().await?;
     schema::check(&mut connection, database.place()).await?;
+    vault::reload(&mut connection, database.vault()).await?;
     Ok(connection)
 }
 

@@ -20,8 +20,15 @@ macro_rules! migrations {
 }
 
 /// In order; the database's version says how many of them it has had.
-static MIGRATIONS: &[Migration] =
-    &migrations!["0001_dead_letters", "0002_gateways", "0003_inbox", "0004_queues", "0005_redrive", "0006_receipts",];
+static MIGRATIONS: &[Migration] = &migrations![
+    "0001_dead_letters",
+    "0002_gateways",
+    "0003_inbox",
+    "0004_queues",
+    "0005_redrive",
+    "0006_receipts",
+    "0007_vault",
+];
 
 /// The version this program writes and reads.
 pub(crate) const KNOWN_VERSION: i64 = MIGRATIONS.len() as i64;

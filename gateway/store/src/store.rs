@@ -16,14 +16,16 @@ use crate::error::StoreError;
 use crate::expiry;
 use crate::inbox::Ledgers;
 use crate::leases::{self, Leave, Owner};
+use crate::options::StoreOptions;
 use crate::place::Location;
 use crate::reader::{Question, Reader, joined};
 use crate::schema;
 use crate::signals::Signals;
+use crate::vault::{self, Vault};
 use crate::writer::{Queue, Writer};
 
 /// Held by the gateway whose data folder it is; the system releases it when the gateway dies.
-const LOCK_FILE: &str = "gateway.lock";
+pub(crate) const LOCK_FILE: &str = "gateway.lock";
 /// How long a gateway that starts waits for one that ends.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
@@ -47,6 +49,7 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Store {
     reader: Reader,
+    vault: Arc<Vault>,
     queue: Queue,
     #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
     signals: Arc<Signals>,
@@ -74,18 +77,23 @@ impl Store {
     /// another process kept the file locked for 5 seconds. `Url`, `Unreachable`, `Credentials`, `Connections`,
     /// `ReadOnly`, `Encoding`: the server is no good. `Damaged`, `Foreign`, `Newer`: the database is not for this
     /// program to write to; it is left as it is.
-    pub async fn open(location: &Location) -> Result<Self, StoreError> {
-        Self::open_within(location, BUSY_TIMEOUT).await
+    /// `Encrypted`, `MasterKey`: the store's bodies are encrypted with another master key than the one given, if any.
+    pub async fn open(options: impl Into<StoreOptions>) -> Result<Self, StoreError> {
+        Self::open_within(options, BUSY_TIMEOUT).await
     }
 
-    pub(crate) async fn open_within(location: &Location, busy_timeout: Duration) -> Result<Self, StoreError> {
+    pub(crate) async fn open_within(
+        options: impl Into<StoreOptions>,
+        busy_timeout: Duration,
+    ) -> Result<Self, StoreError> {
+        let StoreOptions { location, encryption } = options.into();
         let owner = Owner::new();
-        match location.clone() {
+        match location {
             Location::Embedded { data_dir } => {
                 let name = owner.clone();
                 let opened = tokio::task::spawn_blocking(move || {
                     let lock = lock(&data_dir)?;
-                    let database = Database::Sqlite(Sqlite::create(&data_dir, busy_timeout)?);
+                    let database = Database::Sqlite(Sqlite::create(&data_dir, busy_timeout)?).encrypted(encryption);
                     let connection = drive(join(&database, &name, true))?;
                     Ok((database, connection, lock))
                 });
@@ -94,7 +102,7 @@ impl Store {
             }
             Location::Shared { url } => {
                 let reading = tokio::task::spawn_blocking(move || Postgres::new(&url));
-                let database = Database::Postgres(joined(reading.await, "read the store's URL")?);
+                let database = Database::Postgres(joined(reading.await, "read the store's URL")?).encrypted(encryption);
                 let connection = join(&database, &owner, false).await?;
                 Ok(Self::start(database, connection, owner, Role::Gateway))
             }
@@ -106,15 +114,17 @@ impl Store {
     ///
     /// # Errors
     /// As [`open`](Self::open), but for `InUse`; `Missing` when no gateway has used it yet; `Older`.
-    pub async fn open_beside(location: &Location) -> Result<Self, StoreError> {
-        let (database, connection) = match location.clone() {
+    pub async fn open_beside(options: impl Into<StoreOptions>) -> Result<Self, StoreError> {
+        let StoreOptions { location, encryption } = options.into();
+        let (database, connection) = match location {
             Location::Embedded { data_dir } => {
                 let opened = tokio::task::spawn_blocking(move || {
-                    let database = Database::Sqlite(Sqlite::find(&data_dir, BUSY_TIMEOUT)?);
+                    let database = Database::Sqlite(Sqlite::find(&data_dir, BUSY_TIMEOUT)?).encrypted(encryption);
                     // Looks before it touches: opening to write would turn any file into a database.
                     drive(async {
                         let mut connection = database.connect_reading().await?;
-                        schema::check(&mut connection, database.place()).await
+                        schema::check(&mut connection, database.place()).await?;
+                        vault::reload(&mut connection, database.vault()).await
                     })?;
                     drive(database.connect_writing()).map(|connection| (database, connection))
                 });
@@ -122,9 +132,10 @@ impl Store {
             }
             Location::Shared { url } => {
                 let reading = tokio::task::spawn_blocking(move || Postgres::new(&url));
-                let database = Database::Postgres(joined(reading.await, "read the store's URL")?);
+                let database = Database::Postgres(joined(reading.await, "read the store's URL")?).encrypted(encryption);
                 let mut connection = database.connect_writing().await?;
                 schema::check(&mut connection, database.place()).await?;
+                vault::reload(&mut connection, database.vault()).await?;
                 (database, connection)
             }
         };
@@ -162,18 +173,25 @@ impl Store {
                 }
             }
         }
-        let writer = Mutex::new(Some(writer_ended));
+        let (writer, vault) = (Mutex::new(Some(writer_ended)), Arc::clone(database.vault()));
+        let reader = Reader::new(database);
         if is_gateway {
             tasks.spawn(expiry::sweep(queue.clone()));
+            tasks.spawn(vault::keep_up(Arc::clone(&vault), reader.clone(), Arc::clone(&signals)));
         }
         let (ledgers, underway) = (Ledgers::default(), UnderwayKeys::default());
-        let (reader, tasks) = (Reader::new(database), Mutex::new(tasks));
-        Self { reader, queue, signals, owner, is_gateway, stop, writer, ledgers, underway, tasks }
+        let tasks = Mutex::new(tasks);
+        Self { reader, vault, queue, signals, owner, is_gateway, stop, writer, ledgers, underway, tasks }
     }
 
     /// Reads what is stored.
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Seals bodies before they are written; rows of answers open them.
+    pub(crate) fn vault(&self) -> &Arc<Vault> {
+        &self.vault
     }
 
     /// Applies a change; durable (committed and synced) when it returns `Ok`. Waits for room in the queue first (1,024
@@ -292,6 +310,7 @@ fn tell(ended: oneshot::Sender<()>) {
 async fn join(database: &Database, owner: &Owner, is_alone: bool) -> Result<Connection, StoreError> {
     let mut connection = database.connect_writing().await?;
     schema::migrate(&mut connection, database.place()).await?;
+    vault::begin(&mut connection, database.vault()).await?;
     leases::join(&mut connection, owner, is_alone).await?;
     Ok(connection)
 }

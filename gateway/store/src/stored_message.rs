@@ -1,5 +1,5 @@
 //! The stored form of a message. Nothing is lost: attributes and headers are kept as JSON (the head), their bytes as text
-//! where they are UTF-8 and as base64 where not; the body apart, see [`body`](crate::body).
+//! where they are UTF-8 and as base64 where not; the body apart, see [`vault`](crate::vault).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -7,6 +7,27 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sluicegate_engine::dead_letter::Attempt;
 use sluicegate_engine::message::{Body, Headers, Message};
+
+use crate::error::StoreError;
+
+/// Why something cannot be brought to its stored form.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotStored {
+    #[error("{0}")]
+    Head(#[from] serde_json::Error),
+    /// It cannot be sealed.
+    #[error(transparent)]
+    Body(#[from] StoreError),
+}
+
+impl From<NotStored> for StoreError {
+    fn from(error: NotStored) -> Self {
+        match error {
+            NotStored::Head(error) => Self::Unwritable { cause: error.to_string() },
+            NotStored::Body(error) => error,
+        }
+    }
+}
 
 /// The head of a message: all but its body.
 pub(crate) fn head(message: &Message) -> Result<String, serde_json::Error> {

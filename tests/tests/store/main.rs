@@ -12,3 +12,4 @@ mod inbox_flow;
 mod queues;
 mod receipts;
 mod redrive;
+mod vault;

@@ -7,6 +7,7 @@ use serde_json::Value;
 use sluicegate_engine::dead_letter::Attempt;
 use sluicegate_engine::failure::SchemaError;
 use sluicegate_engine::message::{Body, Headers, Message};
+use sluicegate_store::StoreError;
 use sluicegate_store::dead_letter::{KeptEdit, KeptLetter, Summary};
 
 use super::text::time;
@@ -54,7 +55,7 @@ impl<'a> From<&'a Summary> for ListedLetter<'a> {
 
 /// All of `dlq show --json`.
 #[derive(Serialize)]
-pub(super) struct ShownLetter<'a> {
+pub(super) struct LetterRecord<'a> {
     id: &'a str,
     failed_at: String,
     pipeline: &'a str,
@@ -73,6 +74,9 @@ pub(super) struct ShownLetter<'a> {
     original: ShownMessage<'a>,
     /// Null when it was as received.
     at_failure: Option<ShownMessage<'a>>,
+    /// Why the bodies are not shown, if they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bodies_hidden: Option<String>,
     cause: &'a str,
     being_redriven: bool,
     /// Null when nobody has edited it.
@@ -116,8 +120,10 @@ struct ShownMessage<'a> {
     traceparent: Option<&'a str>,
     tracestate: Option<&'a str>,
     correlation_id: Option<&'a str>,
-    body_bytes: usize,
-    body: Content<'a>,
+    /// Null when it is not known, because the body cannot be read.
+    body_bytes: Option<u64>,
+    /// Null when it cannot be read.
+    body: Option<Content<'a>>,
 }
 
 #[derive(Serialize)]
@@ -153,10 +159,25 @@ impl<'a> From<&'a Body> for Content<'a> {
     }
 }
 
-impl<'a> From<&'a KeptLetter> for ShownLetter<'a> {
+impl<'a> LetterRecord<'a> {
+    /// `hidden`: why its bodies cannot be read; the original one has `body_bytes`.
+    pub fn new(kept: &'a KeptLetter, hidden: Option<&StoreError>, body_bytes: u64) -> Self {
+        let mut record = Self::from(kept);
+        if let Some(hidden) = hidden {
+            record.bodies_hidden = Some(hidden.to_string());
+            record.original = record.original.without_body(Some(body_bytes));
+            record.at_failure = record.at_failure.map(|message| message.without_body(None));
+            record.edit = record.edit.map(|edit| ShownEdit { body: None, ..edit });
+        }
+        record
+    }
+}
+
+impl<'a> From<&'a KeptLetter> for LetterRecord<'a> {
     fn from(kept: &'a KeptLetter) -> Self {
         let letter = &kept.letter;
         Self {
+            bodies_hidden: None,
             cause: &kept.cause,
             being_redriven: kept.is_being_redriven,
             edit: kept.edit.as_ref().map(ShownEdit::from),
@@ -211,6 +232,12 @@ impl<'a> From<&'a Attempt> for ShownAttempt<'a> {
     }
 }
 
+impl ShownMessage<'_> {
+    fn without_body(self, body_bytes: Option<u64>) -> Self {
+        Self { body_bytes, body: None, ..self }
+    }
+}
+
 impl<'a> From<&'a Message> for ShownMessage<'a> {
     fn from(message: &'a Message) -> Self {
         Self {
@@ -228,8 +255,8 @@ impl<'a> From<&'a Message> for ShownMessage<'a> {
             traceparent: message.trace_parent.as_deref(),
             tracestate: message.trace_state.as_deref(),
             correlation_id: message.correlation_id.as_deref(),
-            body_bytes: message.body.len(),
-            body: Content::from(&message.body),
+            body_bytes: Some(message.body.len() as u64),
+            body: Some(Content::from(&message.body)),
         }
     }
 }

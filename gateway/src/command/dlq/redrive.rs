@@ -16,6 +16,7 @@ use super::filter::FilterArgs;
 use super::text::{block, indented, inline};
 use super::{Place, StoreArgs, follow, jobs};
 use crate::forecast::{DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded};
+use crate::store_options::MasterKeyArgs;
 
 /// `dlq redrive`.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -23,6 +24,9 @@ pub struct RedriveArgs {
     /// Where the store is.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Opens encrypted bodies.
+    #[command(flatten)]
+    pub master_key: MasterKeyArgs,
     /// Which.
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -133,7 +137,7 @@ async fn selection(args: &RedriveArgs, store: &Store) -> anyhow::Result<Selectio
     }
     let mut ids = Vec::with_capacity(args.ids.len());
     for beginning in &args.ids {
-        let id = store.reader().find(beginning).await?.letter.id;
+        let id = store.reader().show_readable(beginning).await?.kept.letter.id;
         if !ids.contains(&id) {
             ids.push(id);
         }

@@ -11,7 +11,8 @@ use sluicegate_store::{Reader, Store};
 
 use super::StoreArgs;
 use super::filter::FilterArgs;
-use super::record::ShownLetter;
+use super::record::LetterRecord;
+use crate::store_options::MasterKeyArgs;
 
 /// Letters read at a time for an export.
 const EXPORT_PAGE_LETTERS: usize = 100;
@@ -22,6 +23,9 @@ pub struct EditArgs {
     /// Where the store is.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Opens encrypted bodies.
+    #[command(flatten)]
+    pub master_key: MasterKeyArgs,
     /// The dead letter's id, or as much of its beginning as no other has.
     pub id: String,
     /// The body to send instead, as it stands.
@@ -77,6 +81,9 @@ pub struct ExportArgs {
     /// Where the store is.
     #[command(flatten)]
     pub store: StoreArgs,
+    /// Opens encrypted bodies.
+    #[command(flatten)]
+    pub master_key: MasterKeyArgs,
     /// Which; all of them without a filter.
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -102,7 +109,7 @@ pub(super) async fn edit(args: &EditArgs, store: &Store, out: &mut impl Write) -
     if edit == Edit::default() && !args.undo {
         bail!("say what to change: --body TEXT, --body-file FILE, --header 'NAME: VALUE', or --undo");
     }
-    let id = store.reader().find(&args.id).await?.letter.id;
+    let id = store.reader().show_readable(&args.id).await?.kept.letter.id;
     made(store.edit_letter(&id, (!args.undo).then_some(edit), &args.by).await?, &id)?;
     if args.undo {
         writeln!(out, "{id} goes on as it was")?;
@@ -113,7 +120,7 @@ pub(super) async fn edit(args: &EditArgs, store: &Store, out: &mut impl Write) -
 }
 
 pub(super) async fn delete(args: &DeleteArgs, store: &Store, out: &mut impl Write) -> anyhow::Result<()> {
-    let id = store.reader().find(&args.id).await?.letter.id;
+    let id = store.reader().show_readable(&args.id).await?.kept.letter.id;
     confirm(args.yes, &format!("delete dead letter {id} for good?"))?;
     made(store.delete_letter(&id).await?, &id)?;
     writeln!(out, "{id} is deleted")?;
@@ -145,7 +152,7 @@ pub(super) async fn export(args: &ExportArgs, reader: &Reader, out: &mut impl Wr
     loop {
         let page = reader.letters(&filter, EXPORT_PAGE_LETTERS, after.as_deref()).await?;
         for kept in &page.letters {
-            serde_json::to_writer(&mut *out, &ShownLetter::from(kept))?;
+            serde_json::to_writer(&mut *out, &LetterRecord::from(kept))?;
             writeln!(out)?;
         }
         after = page.next;

@@ -5,34 +5,35 @@ use std::io::Write;
 use sluicegate_engine::dead_letter::DeadLetter;
 use sluicegate_engine::message::{Body, Message};
 use sluicegate_store::Reader;
-use sluicegate_store::dead_letter::KeptEdit;
+use sluicegate_store::dead_letter::{KeptEdit, ShownLetter};
 
 use super::ShowArgs;
-use super::record::{Content, ShownLetter};
+use super::record::{Content, LetterRecord};
 use super::text::{block, indented, inline, time};
 
 /// A longer body is cut here, in bytes of what is printed; `--json` prints all of it.
 const MAX_SHOWN_BODY_BYTES: usize = 16 << 10;
 
 pub(super) async fn show(args: &ShowArgs, reader: &Reader, out: &mut impl Write) -> anyhow::Result<()> {
-    let kept = reader.find(&args.id).await?;
+    let ShownLetter { kept, hidden, body_bytes } = reader.show_readable(&args.id).await?;
     let letter = &kept.letter;
     if args.json {
-        serde_json::to_writer_pretty(&mut *out, &ShownLetter::from(&kept))?;
+        serde_json::to_writer_pretty(&mut *out, &LetterRecord::new(&kept, hidden.as_ref(), body_bytes))?;
         writeln!(out)?;
     } else {
         write_cause(letter, out)?;
         write_evidence(letter, out)?;
         writeln!(out, "\nMessage as received")?;
-        write_message(&letter.original, out)?;
+        let hidden = hidden.map(|why| (why.to_string(), body_bytes));
+        write_message(&letter.original, hidden.as_ref(), out)?;
         if letter.at_failure == letter.original {
             writeln!(out, "\nMessage when it failed: as received")?;
         } else {
             writeln!(out, "\nMessage when it failed")?;
-            write_message(&letter.at_failure, out)?;
+            write_message(&letter.at_failure, hidden.as_ref(), out)?;
         }
         if let Some(edit) = &kept.edit {
-            write_edit(edit, out)?;
+            write_edit(edit, hidden.as_ref(), out)?;
         }
         if kept.is_being_redriven {
             writeln!(out, "\nIt is being redriven.")?;
@@ -42,7 +43,7 @@ pub(super) async fn show(args: &ShowArgs, reader: &Reader, out: &mut impl Write)
     Ok(())
 }
 
-fn write_edit(kept: &KeptEdit, out: &mut impl Write) -> std::io::Result<()> {
+fn write_edit(kept: &KeptEdit, hidden: Option<&(String, u64)>, out: &mut impl Write) -> std::io::Result<()> {
     writeln!(out, "\nTo be redriven with, edited by {} at {}", inline(&kept.by), time(kept.at_ms, 0))?;
     if let Some(headers) = &kept.edit.headers {
         writeln!(out, "  headers")?;
@@ -50,9 +51,10 @@ fn write_edit(kept: &KeptEdit, out: &mut impl Write) -> std::io::Result<()> {
             writeln!(out, "    {}: {}", inline(name), inline(&octets(value)))?;
         }
     }
-    match &kept.edit.body {
-        Some(body) => write_body(&Body::from(body.clone()), out),
-        None => writeln!(out, "  the body as it was"),
+    match (&kept.edit.body, hidden) {
+        (Some(_), Some((why, _))) => writeln!(out, "  another body (not shown): {}", inline(why)),
+        (Some(body), None) => write_body(&Body::from(body.clone()), out),
+        (None, _) => writeln!(out, "  the body as it was"),
     }
 }
 
@@ -107,7 +109,7 @@ fn write_evidence(letter: &DeadLetter, out: &mut impl Write) -> std::io::Result<
     Ok(())
 }
 
-fn write_message(message: &Message, out: &mut impl Write) -> std::io::Result<()> {
+fn write_message(message: &Message, hidden: Option<&(String, u64)>, out: &mut impl Write) -> std::io::Result<()> {
     let fields = [
         ("id", Some(message.id.clone())),
         ("source", Some(message.source.clone())),
@@ -130,7 +132,10 @@ fn write_message(message: &Message, out: &mut impl Write) -> std::io::Result<()>
             writeln!(out, "    {}: {}", inline(name), inline(&octets(value)))?;
         }
     }
-    write_body(&message.body, out)
+    match hidden {
+        Some((why, bytes)) => writeln!(out, "  body (not shown; {bytes} bytes as received): {}", inline(why)),
+        None => write_body(&message.body, out),
+    }
 }
 
 fn octets(bytes: &[u8]) -> String {

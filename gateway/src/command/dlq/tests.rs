@@ -21,7 +21,7 @@ fn parse(line: &str) -> Result<DlqCommand, clap::Error> {
 }
 
 fn embedded(data_dir: &Path) -> Place {
-    Place { location: Location::embedded(data_dir), config: None }
+    Place { options: Location::embedded(data_dir).into(), config: None }
 }
 
 async fn answer(data_dir: &Path, line: &str) -> anyhow::Result<String> {
@@ -296,13 +296,13 @@ fn the_data_folder_is_given_or_the_configurations() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("sluicegate.yaml");
     let store = StoreArgs { config: Some(file.clone()), data_dir: None };
-    let refused = store.find().expect_err("no such file");
+    let refused = store.find(None).expect_err("no such file");
     assert!(refused.to_string().contains("--data-dir DIR names the data folder without one"), "{refused}");
     let text = "data_dir: kept\npipelines: { p: { source: { stdio: {} }, targets: { t: { stdio: {} } } } }\n";
     std::fs::write(&file, text).expect("written");
-    assert_eq!(store.find().expect("a folder").location, Location::embedded(folder.path().join("kept")));
+    assert_eq!(store.find(None).expect("a folder").options.location, Location::embedded(folder.path().join("kept")));
     let store = StoreArgs { config: None, data_dir: Some("elsewhere".into()) };
-    assert_eq!(store.find().expect("a folder").location, Location::embedded("elsewhere"));
+    assert_eq!(store.find(None).expect("a folder").options.location, Location::embedded("elsewhere"));
 }
 
 #[test]

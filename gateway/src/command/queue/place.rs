@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::bail;
-use sluicegate_store::Location;
+use sluicegate_store::{Location, StoreOptions};
 
 use crate::config::{self, Config, Process};
+use crate::store_options::{MasterKeyArgs, store_options};
 
 /// Where the store is.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -21,13 +22,16 @@ pub struct PlaceArgs {
     /// The store's URL, when gateways share a PostgreSQL. Others on this machine can read it; --config hides it.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
+    /// Opens encrypted bodies.
+    #[command(flatten)]
+    pub master_key: MasterKeyArgs,
 }
 
 /// The store, and what is known of the gateway's configuration.
 #[derive(Debug, Clone)]
 pub struct Place {
-    /// Where the store is.
-    pub location: Location,
+    /// How the store is opened.
+    pub options: StoreOptions,
     /// The configuration, if that was how the store was named.
     pub config: Option<Arc<Config>>,
 }
@@ -36,19 +40,18 @@ impl PlaceArgs {
     /// As given, or as the configuration says. Reads files; blocks for as long.
     ///
     /// # Errors
-    /// The configuration's mistakes.
+    /// The configuration's mistakes, or the key's.
     pub fn find(&self) -> anyhow::Result<Place> {
+        let given = |location: Location| -> anyhow::Result<Place> {
+            let options = StoreOptions { location, encryption: self.master_key.read()? };
+            Ok(Place { options, config: None })
+        };
         match (&self.data_dir, &self.store, &self.config) {
-            (Some(data_dir), _, _) => Ok(Place { location: Location::embedded(data_dir), config: None }),
-            (None, Some(url), _) => Ok(Place { location: Location::shared(url), config: None }),
+            (Some(data_dir), _, _) => given(Location::embedded(data_dir)),
+            (None, Some(url), _) => given(Location::shared(url)),
             (None, None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
                 Ok(loaded) => {
-                    let config = loaded.config;
-                    let location = match &config.store {
-                        Some(url) => Location::shared(url.expose()),
-                        None => Location::embedded(&config.data_dir),
-                    };
-                    Ok(Place { location, config: Some(Arc::new(config)) })
+                    Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) })
                 }
                 Err(diagnostics) => bail!(
                     "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR or --store URL names it \

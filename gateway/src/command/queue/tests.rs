@@ -2,6 +2,7 @@ use std::path::Path;
 
 use clap::Parser;
 use serde_json::{Value, json};
+use sluicegate_store::Location;
 use sluicegate_store::queue::{Publication, Settings};
 use tempfile::TempDir;
 

@@ -151,5 +151,5 @@ fn the_command_line_is_checked_before_anything_is_read() {
         assert!(refused.contains(complaint), "{line}: {refused}");
     }
     let args = parse("m-1 --store postgres://u:secret@db/x").expect("valid");
-    assert_eq!(args.location.find().expect("a place").location, Location::shared("postgres://u:secret@db/x"));
+    assert_eq!(args.location.find().expect("a place").options.location, Location::shared("postgres://u:secret@db/x"));
 }

@@ -10,13 +10,16 @@ mod sqlite;
 mod tls;
 mod value;
 
+use std::sync::Arc;
+
 pub(crate) use postgres::{CHANNEL, Postgres, PostgresConnection};
 pub use sqlite::STORE_FILE;
-pub(crate) use sqlite::{BUSY_TIMEOUT, Sqlite, SqliteConnection, create_folder};
+pub(crate) use sqlite::{BUSY_TIMEOUT, Sqlite, SqliteConnection, UNFINISHED_FILE, create_folder};
 pub(crate) use value::{Row, Value};
 
 use crate::error::StoreError;
 use crate::place::Place;
+use crate::vault::{Encryption, Vault};
 
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,25 @@ impl Database {
             Self::Sqlite(sqlite) => &sqlite.place,
             Self::Postgres(postgres) => &postgres.place,
         }
+    }
+
+    /// Opens and seals the bodies in it.
+    pub fn vault(&self) -> &Arc<Vault> {
+        match self {
+            Self::Sqlite(sqlite) => &sqlite.vault,
+            Self::Postgres(postgres) => &postgres.vault,
+        }
+    }
+
+    /// With a vault that can have keys; they are read by [`vault::begin`](crate::vault::begin) or
+    /// [`vault::reload`](crate::vault::reload).
+    pub fn encrypted(mut self, encryption: Option<Encryption>) -> Self {
+        let vault = Arc::new(Vault::new(self.place().clone(), encryption));
+        match &mut self {
+            Self::Sqlite(sqlite) => sqlite.vault = vault,
+            Self::Postgres(postgres) => postgres.vault = vault,
+        }
+        self
     }
 
     pub fn backend(&self) -> Backend {

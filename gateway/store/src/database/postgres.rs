@@ -20,6 +20,7 @@ use super::value::{Row, Value};
 use crate::error::StoreError;
 use crate::place::{DatabaseUrl, Place};
 use crate::signals::Signals;
+use crate::vault::Vault;
 
 /// The channel on which gateways tell each other which topics have news.
 pub(crate) const CHANNEL: &str = "sluicegate";
@@ -39,6 +40,7 @@ const CACHED_STATEMENTS: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Postgres {
     pub place: Place,
+    pub vault: Arc<Vault>,
     config: Box<Config>,
     tls: Option<tls::Connector>,
 }
@@ -75,7 +77,9 @@ impl Postgres {
         if config.get_application_name().is_none() {
             config.application_name("sluicegate");
         }
-        Ok(Self { place: Place::Server(name(&config).into()), config: Box::new(config), tls })
+        let place = Place::Server(name(&config).into());
+        let vault = Arc::new(Vault::new(place.clone(), None));
+        Ok(Self { place, vault, config: Box::new(config), tls })
     }
 
     /// Connects. What other sessions announce goes to `listener`.
@@ -97,8 +101,14 @@ impl Postgres {
             Ok(connected) => connected.map_err(|error| failed(&self.place, doing, &error))?,
             Err(_) => return Err(unanswered(&self.place, doing)),
         };
-        let mut connection =
-            PostgresConnection { client, driver, statements: HashMap::new(), place: self.place.clone(), doing };
+        let mut connection = PostgresConnection {
+            client,
+            driver,
+            statements: HashMap::new(),
+            place: self.place.clone(),
+            vault: Arc::clone(&self.vault),
+            doing,
+        };
         // A commit that is answered is on the disk, whatever the server's default. Stricter settings stay.
         connection
             .batch(
@@ -161,6 +171,7 @@ pub(crate) struct PostgresConnection {
     driver: JoinHandle<()>,
     statements: HashMap<String, Statement>,
     place: Place,
+    vault: Arc<Vault>,
     pub doing: &'static str,
 }
 
@@ -181,7 +192,9 @@ impl PostgresConnection {
         let own = |row: tokio_postgres::Row| {
             let values = (0..row.len()).map(|column| row.try_get::<_, Value>(column)).collect::<Result<_, _>>();
             match values {
-                Ok(values) => Ok(Row { values, place: self.place.clone(), doing: self.doing }),
+                Ok(values) => {
+                    Ok(Row { values, place: self.place.clone(), doing: self.doing, vault: Arc::clone(&self.vault) })
+                }
                 Err(error) => Err(failed(&self.place, self.doing, &error)),
             }
         };

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,10 +13,14 @@ use rusqlite::{CachedStatement, OpenFlags};
 use super::value::{Row, Value};
 use crate::error::StoreError;
 use crate::place::Place;
+use crate::vault::Vault;
 
 /// Name of the database's file in the data folder. SQLite keeps its write-ahead log and shared memory beside it, under
 /// the same name with `-wal` and `-shm`; the three belong together.
 pub const STORE_FILE: &str = "sluicegate.sqlite";
+
+/// In a data folder while a backup is being restored to it.
+pub(crate) const UNFINISHED_FILE: &str = "restore.unfinished";
 
 /// How long one process waits for another one's lock.
 pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,21 +37,26 @@ pub(crate) struct Sqlite {
     pub path: PathBuf,
     pub place: Place,
     pub busy_timeout: Duration,
+    pub vault: Arc<Vault>,
 }
 
 impl Sqlite {
     fn new(path: PathBuf, busy_timeout: Duration) -> Self {
-        Self { place: Place::file(&path), path, busy_timeout }
+        let place = Place::file(&path);
+        let vault = Arc::new(Vault::new(place.clone(), None));
+        Self { place, path, busy_timeout, vault }
     }
 
     /// Makes the folder (0700) and the file (0600) where they are missing. Others than the gateway's user have no
     /// business with messages; what is there already keeps the permissions its operator gave it. Blocks.
     pub fn create(data_dir: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
+        refuse_unfinished(data_dir)?;
         create_files(data_dir).map(|path| Self::new(path, busy_timeout))
     }
 
     /// The file in `data_dir`, which must be there. Blocks.
     pub fn find(data_dir: &Path, busy_timeout: Duration) -> Result<Self, StoreError> {
+        refuse_unfinished(data_dir)?;
         let path = data_dir.join(STORE_FILE);
         match fs::canonicalize(&path) {
             Ok(path) => Ok(Self::new(path, busy_timeout)),
@@ -99,7 +109,7 @@ impl Sqlite {
     }
 
     /// Sorts an error of SQLite by what to do about it.
-    fn failed(&self, doing: &'static str, error: &rusqlite::Error) -> StoreError {
+    pub fn failed(&self, doing: &'static str, error: &rusqlite::Error) -> StoreError {
         let place = self.place.clone();
         let cause = match error {
             rusqlite::Error::SqliteFailure(_, Some(message)) => message.clone(),
@@ -147,7 +157,12 @@ impl SqliteConnection {
             let mut rows = Vec::new();
             while let Some(row) = found.next()? {
                 let values = (0..columns).map(|column| own(row.get_ref(column)?, column)).collect::<Result<_, _>>()?;
-                rows.push(Row { values, place: self.sqlite.place.clone(), doing: self.doing });
+                rows.push(Row {
+                    values,
+                    place: self.sqlite.place.clone(),
+                    doing: self.doing,
+                    vault: Arc::clone(&self.sqlite.vault),
+                });
             }
             Ok(rows)
         };
@@ -167,6 +182,14 @@ impl SqliteConnection {
         let Self { inner, sqlite, .. } = self;
         inner.close().map_err(|(_, error)| sqlite.failed("close the database", &error))
     }
+}
+
+/// A restoration that was interrupted may have left no store there, or half of one.
+fn refuse_unfinished(data_dir: &Path) -> Result<(), StoreError> {
+    if data_dir.join(UNFINISHED_FILE).exists() {
+        return Err(StoreError::Unfinished { path: data_dir.to_owned() });
+    }
+    Ok(())
 }
 
 /// `$3` is a parameter's name to SQLite, numbered by where it stands: go by the name.

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::Connection;
 use crate::error::StoreError;
 use crate::place::Place;
+use crate::vault::{self, Vault};
 
 /// A value of a column or of a statement's `$n`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +106,8 @@ pub(crate) struct Row {
     pub(super) values: Vec<Value>,
     pub(super) place: Place,
     pub(super) doing: &'static str,
+    /// Opens bodies.
+    pub(super) vault: Arc<Vault>,
 }
 
 /// What a column may be is here as a whole, whether or not a module reads such a one already.
@@ -159,6 +163,32 @@ impl Row {
     /// Bytes or NULL.
     pub fn optional_bytes(&self, column: usize) -> Result<Option<Bytes>, StoreError> {
         self.optional(column, Self::bytes)
+    }
+
+    /// A body that the store's vault has sealed without an identity.
+    ///
+    /// # Errors
+    /// As [`Vault::open`] besides.
+    pub fn body(&self, column: usize) -> Result<Bytes, StoreError> {
+        self.body_of(column, b"")
+    }
+
+    /// A body that was sealed for the record of this identity.
+    ///
+    /// # Errors
+    /// As [`Vault::open`] besides.
+    pub fn body_of(&self, column: usize, identity: &[u8]) -> Result<Bytes, StoreError> {
+        self.vault.open(self.bytes(column)?, identity, self.doing)
+    }
+
+    /// Reads anew the keys that bodies are opened with.
+    ///
+    /// # Errors
+    /// `MasterKey`; what is wrong with the database.
+    pub async fn renew_keys(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+        let renewed = vault::reload(connection, &self.vault).await;
+        connection.set_doing(self.doing);
+        renewed
     }
 
     /// A stored value makes no sense.

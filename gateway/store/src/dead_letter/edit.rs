@@ -5,8 +5,8 @@ use bytes::Bytes;
 use sluicegate_engine::message::{Message, now_ms};
 
 use super::redriven::state;
+use super::stored::{self, Part};
 use super::{Changed, Edit};
-use crate::body;
 use crate::change::{Change, Transaction};
 use crate::database::Value;
 use crate::error::StoreError;
@@ -29,7 +29,8 @@ impl Store {
                 Some(stored_message::head(&carrier).map_err(unwritable)?)
             }
         };
-        let body = edit.as_ref().and_then(|edit| edit.body.as_deref()).map(body::seal);
+        let body = edit.as_ref().and_then(|edit| edit.body.as_deref());
+        let body = body.map(|body| stored::seal(self.vault(), id, Part::Edited, body)).transpose()?;
         let made = edit.is_some().then(|| (now_ms(), by.to_owned()));
         self.change(EditLetter { id: id.to_owned(), made, head, body }).await
     }

@@ -16,6 +16,8 @@ use sluicegate_engine::dead_letter::DeadLetter;
 use sluicegate_engine::failure::FailureClass;
 use sluicegate_engine::message::Headers;
 
+use crate::error::StoreError;
+
 pub(crate) use filter::Conditions;
 pub use group::{Group, GroupPage, MAX_PAGE_GROUPS};
 pub(crate) use read::read_letter;
@@ -70,6 +72,18 @@ pub struct KeptLetter {
     pub edit: Option<KeptEdit>,
     /// Whether it is on its way again: then it cannot be changed, deleted or redriven.
     pub is_being_redriven: bool,
+}
+
+/// A dead letter as far as it can be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ShownLetter {
+    /// All of it, but for bodies that cannot be opened: those are empty, that of an edit too.
+    pub kept: KeptLetter,
+    /// Why the bodies are not there, if they are not: they are encrypted, and the key is not at hand, or they were
+    /// changed.
+    pub hidden: Option<StoreError>,
+    /// Length of the body as received.
+    pub body_bytes: u64,
 }
 
 /// How a message is to be changed when it is redriven. The record itself stays as it is.

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use sluicegate_engine::dead_letter::DeadLetter;
 
-use super::{Conditions, Filter, KeptLetter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, Summary, stored};
+use super::{
+    Conditions, Filter, KeptLetter, MAX_PAGE_LETTERS, MAX_SUMMARY_ERROR_CHARS, Page, ShownLetter, Summary, stored,
+};
 use crate::database::{Connection, Row, Value};
 use crate::error::StoreError;
 use crate::reader::{Question, Reader};
@@ -33,7 +35,8 @@ impl Reader {
     /// The whole record of the dead letter with this id, or with the only id that begins so.
     ///
     /// # Errors
-    /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
+    /// `NotFound`, `Ambiguous`; `Encrypted`, `UnknownKey` or `Damaged` when a body cannot be opened; else what is wrong
+    /// with the database. Cancel safe.
     pub async fn show(&self, id: &str) -> Result<DeadLetter, StoreError> {
         Ok(self.find(id).await?.letter)
     }
@@ -41,9 +44,25 @@ impl Reader {
     /// As [`show`](Self::show), with what the store knows of it beside its record.
     ///
     /// # Errors
-    /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
+    /// As [`show`](Self::show).
     pub async fn find(&self, id: &str) -> Result<KeptLetter, StoreError> {
-        self.ask(Show(id.to_owned())).await
+        Ok(self.ask(Show { id: id.to_owned(), without_bodies: false }).await?.kept)
+    }
+
+    /// As [`find`](Self::find), without the bodies when they cannot be opened.
+    ///
+    /// # Errors
+    /// `NotFound`, `Ambiguous`, else what is wrong with the database. Cancel safe.
+    pub async fn show_readable(&self, id: &str) -> Result<ShownLetter, StoreError> {
+        match self.ask(Show { id: id.to_owned(), without_bodies: false }).await {
+            Err(
+                hidden @ (StoreError::Encrypted { .. } | StoreError::UnknownKey { .. } | StoreError::Damaged { .. }),
+            ) => {
+                let shown = self.ask(Show { id: id.to_owned(), without_bodies: true }).await?;
+                Ok(ShownLetter { hidden: Some(hidden), ..shown })
+            }
+            shown => shown,
+        }
     }
 
     /// One page of whole dead letters that match, newest first: at most `limit` of them, cut to 1 through
@@ -136,8 +155,12 @@ impl Question for Whole {
 
 /// The dead letter with exactly this id.
 pub(crate) async fn read_letter(connection: &mut Connection, id: &str) -> Result<Option<KeptLetter>, StoreError> {
+    read_row(connection, id).await?.map(|row| stored::decode(&row)).transpose()
+}
+
+async fn read_row(connection: &mut Connection, id: &str) -> Result<Option<Row>, StoreError> {
     let sql = format!("SELECT {} FROM dead_letters WHERE id = $1", stored::ALL_COLUMNS);
-    connection.query_first(&sql, &[id.into()]).await?.map(|row| stored::decode(&row)).transpose()
+    connection.query_first(&sql, &[id.into()]).await
 }
 
 struct Count(Filter);
@@ -157,18 +180,21 @@ impl Question for Count {
     }
 }
 
-struct Show(String);
+struct Show {
+    id: String,
+    without_bodies: bool,
+}
 
 #[async_trait]
 impl Question for Show {
-    type Output = KeptLetter;
+    type Output = ShownLetter;
 
     fn doing(&self) -> &'static str {
         "read a dead letter"
     }
 
-    async fn ask(&self, connection: &mut Connection) -> Result<KeptLetter, StoreError> {
-        let id = &self.0;
+    async fn ask(&self, connection: &mut Connection) -> Result<ShownLetter, StoreError> {
+        let id = &self.id;
         let beginning = [Value::from(id), format!("{id}{}", char::MAX).into(), (MAX_CANDIDATES as u64 + 1).into()];
         let sql = "SELECT id FROM dead_letters WHERE id >= $1 AND id < $2 ORDER BY id LIMIT $3";
         let rows = connection.query(sql, &beginning).await?;
@@ -180,8 +206,11 @@ impl Question for Show {
         match &ids[..] {
             [] => Err(StoreError::NotFound { id: id.clone() }),
             [only] => {
-                let found = read_letter(connection, only).await?;
-                found.ok_or_else(|| StoreError::NotFound { id: id.clone() })
+                let Some(row) = read_row(connection, only).await? else {
+                    return Err(StoreError::NotFound { id: id.clone() });
+                };
+                let decode = if self.without_bodies { stored::decode_head } else { stored::decode };
+                Ok(ShownLetter { kept: decode(&row)?, hidden: None, body_bytes: stored::body_bytes(&row)? })
             }
             several => Err(StoreError::Ambiguous {
                 id: id.clone(),

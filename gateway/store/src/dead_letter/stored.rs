@@ -1,4 +1,5 @@
-//! The stored form of a dead letter. Nothing is lost: messages are kept as [`stored_message`] has them.
+//! The stored form of a dead letter. Nothing is lost: messages are kept as [`stored_message`] has them,
+//! bodies as the vault seals them, compressed, each for its place in its letter.
 
 use std::sync::Arc;
 
@@ -10,41 +11,99 @@ use sluicegate_engine::failure::{FailureClass, SchemaError};
 use sluicegate_engine::message::{Body, Message};
 
 use super::{Edit, KeptEdit, KeptLetter, MAX_ATTEMPTS, cause};
-use crate::body;
 use crate::database::{Backend, Connection, Row};
 use crate::error::StoreError;
-use crate::stored_message::{self, StoredAttempt};
+use crate::stored_message::{self, NotStored, StoredAttempt};
+use crate::vault::{DEFAULT_TENANT, Vault};
 
-/// A dead letter ready to be written. Bodies are still shared with the message.
+/// A dead letter ready to be written. All that costs time is done when it is made, before it comes to the one writer.
 #[derive(Debug)]
 pub(crate) struct StoredLetter {
     letter: Arc<DeadLetter>,
+    /// Its own, or that of a part of it.
+    id: String,
     evidence: String,
     original_head: String,
     failing_head: Option<String>,
+    original_body: Bytes,
     failing_body: Option<Bytes>,
+    /// Of a letter that was redriven, for a record that has another message as received.
+    failing_body_alone: Option<Bytes>,
     cause: String,
+}
+
+/// In `body_format`: bodies are sealed by the vault. Rows of before have NULL there, and bodies as they came.
+const SEALED: i64 = 1;
+/// A row of before that was replaced: the body as received is as it came, the failing one is sealed.
+const FAILING_SEALED: i64 = 2;
+
+/// Which body of a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Original,
+    Failing,
+    Edited,
+}
+
+/// A dead letter's body as it is stored; only in its place can it be opened again.
+pub(super) fn seal(vault: &Vault, id: &str, part: Part, body: &[u8]) -> Result<Bytes, StoreError> {
+    vault.seal_for(DEFAULT_TENANT, body, true, &identity(id, part))
+}
+
+fn identity(id: &str, part: Part) -> Vec<u8> {
+    let part = match part {
+        Part::Original => "original",
+        Part::Failing => "failing",
+        Part::Edited => "edited",
+    };
+    format!("dead letter {id} {part}").into_bytes()
+}
+
+/// What recording a letter came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "it may have to be recorded as a part"]
+pub(crate) enum Recorded {
+    /// It is in the store.
+    Done,
+    /// It is not: there is another part of the same message under its id, see [`StoredLetter::part`].
+    IsPart,
 }
 
 const INSERT: &str = "INSERT INTO dead_letters (id, failed_at_ms, pipeline, config_version, step, target, class, plugin, \
     plugin_digest, trace_id, redrive_count, attempt_count, message_id, message_kind, body_bytes, error, evidence, \
-    original_head, failing_head, original_body, failing_body, cause) \
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22) \
+    original_head, failing_head, original_body, failing_body, cause, body_format) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23) \
     ON CONFLICT (id) DO NOTHING";
 
 impl StoredLetter {
-    /// Converts all but the bodies.
+    /// # Errors
+    /// A body that cannot be sealed. The heads are no reason that is known: every value has a JSON form.
+    pub fn new(letter: &Arc<DeadLetter>, vault: &Vault) -> Result<Self, NotStored> {
+        Self::under(letter.id.clone(), letter, vault)
+    }
+
+    /// The same, for what failed in the same redrive at another place (a message that was fanned out): its id is the
+    /// same whenever this part is recorded.
     ///
     /// # Errors
-    /// None that is known: every value has a JSON form.
-    pub fn new(letter: &Arc<DeadLetter>) -> Result<Self, serde_json::Error> {
+    /// As [`new`](Self::new).
+    pub fn part(letter: &Arc<DeadLetter>, vault: &Vault) -> Result<Self, NotStored> {
+        Self::under(part_id(letter), letter, vault)
+    }
+
+    fn under(id: String, letter: &Arc<DeadLetter>, vault: &Vault) -> Result<Self, NotStored> {
         let (original, failing) = (&letter.original, &letter.at_failure);
         let original_head = stored_message::head(original)?;
         let failing_head = stored_message::head(failing)?;
+        let is_changed = failing.body != original.body;
+        let sealed_failing = || seal(vault, &id, Part::Failing, failing.body.bytes());
         Ok(Self {
             evidence: serde_json::to_string(&Evidence::from(&**letter))?,
             failing_head: (failing_head != original_head).then_some(failing_head),
-            failing_body: (failing.body != original.body).then(|| failing.body.bytes().clone()),
+            original_body: seal(vault, &id, Part::Original, original.body.bytes())?,
+            failing_body: is_changed.then(|| sealed_failing()).transpose()?,
+            failing_body_alone: (!is_changed && letter.redrive_count > 0).then(|| sealed_failing()).transpose()?,
+            id,
             original_head,
             cause: cause::fingerprint(letter),
             letter: Arc::clone(letter),
@@ -54,59 +113,45 @@ impl StoredLetter {
     /// About how much it takes on the disk.
     pub fn size_bytes(&self) -> usize {
         let heads = self.original_head.len() + self.failing_head.as_ref().map_or(0, String::len);
-        let bodies = self.letter.original.body.len() + self.failing_body.as_ref().map_or(0, Bytes::len);
+        let failing = self.failing_body.as_ref().or(self.failing_body_alone.as_ref());
+        let bodies = self.original_body.len() + failing.map_or(0, Bytes::len);
         heads + bodies + self.evidence.len() + self.letter.error.len()
     }
 
     /// Writes it. A record of the same id is replaced if this one comes from a later redrive: its message as received and
-    /// its edit stay, and so do its attempts, before the new ones. What failed in the same redrive at another place (a
-    /// message that was fanned out) is kept under an id of its own. Otherwise nothing is written: it is the same record.
-    pub async fn record(&self, connection: &mut Connection) -> Result<(), StoreError> {
-        if self.insert(connection, &self.letter.id).await? {
-            return Ok(());
+    /// its edit stay, and so do its attempts, before the new ones. What failed in the same redrive at another place is to
+    /// be kept under an id of its own, and so its bodies are to be sealed anew, which is not for the one writer. Otherwise
+    /// nothing is written: it is the same record.
+    pub async fn record(&self, connection: &mut Connection) -> Result<Recorded, StoreError> {
+        if self.insert(connection).await? {
+            return Ok(Recorded::Done);
         }
         let lock = match connection.backend() {
             Backend::Sqlite => "",
             Backend::Postgres => " FOR UPDATE",
         };
         let sql = format!("SELECT {ALL_COLUMNS} FROM dead_letters WHERE id = $1{lock}");
-        let Some(row) = connection.query_first(&sql, &[self.letter.id.as_str().into()]).await? else {
+        let Some(row) = connection.query_first(&sql, &[self.id.as_str().into()]).await? else {
             // It was deleted in between.
-            return self.insert(connection, &self.letter.id).await.map(drop);
+            return self.insert(connection).await.map(|_| Recorded::Done);
         };
         let before = decode(&row)?.letter;
         let letter = &self.letter;
         if letter.redrive_count > before.redrive_count {
-            self.replace(connection, before).await
+            self.replace(connection, before).await.map(|()| Recorded::Done)
         } else if letter.redrive_count == before.redrive_count && letter.redrive_count > 0 && !is_same(letter, &before)
         {
-            self.insert(connection, &self.part_id()).await.map(drop)
+            Ok(Recorded::IsPart)
         } else {
-            Ok(())
+            Ok(Recorded::Done)
         }
-    }
-
-    /// The same whenever this part is recorded.
-    fn part_id(&self) -> String {
-        let letter = &self.letter;
-        let mut hash = Sha256::new();
-        let place = [letter.step.as_deref().unwrap_or_default(), letter.target.as_deref().unwrap_or_default()];
-        for part in [&*letter.id, place[0], place[1], &letter.at_failure.id] {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        hash.update(letter.redrive_count.to_be_bytes());
-        hash.update(letter.at_failure.body.bytes());
-        let digest = hash.finalize();
-        let mut bytes = [0; 16];
-        bytes.copy_from_slice(&digest[..16]);
-        uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
     }
 
     async fn replace(&self, connection: &mut Connection, before: DeadLetter) -> Result<(), StoreError> {
         const REPLACE: &str = "UPDATE dead_letters SET failed_at_ms = $2, config_version = $3, step = $4, target = $5, \
             class = $6, plugin = $7, plugin_digest = $8, trace_id = $9, redrive_count = $10, attempt_count = $11, \
-            error = $12, evidence = $13, failing_head = $14, failing_body = $15, cause = $16, pipeline = $17 WHERE id = $1";
+            error = $12, evidence = $13, failing_head = $14, failing_body = $15, cause = $16, pipeline = $17, \
+            body_format = COALESCE(body_format, $18) WHERE id = $1";
         let letter = &self.letter;
         let mut attempts = before.attempts;
         attempts.extend(letter.attempts.iter().cloned());
@@ -118,7 +163,8 @@ impl StoredLetter {
         let failing = &letter.at_failure;
         let failing_head = stored_message::head(failing).map_err(unwritable)?;
         let original_head = stored_message::head(&before.original).map_err(unwritable)?;
-        let failing_body = (failing.body != before.original.body).then(|| failing.body.bytes().clone());
+        let is_changed = failing.body != before.original.body;
+        let failing_body = self.failing_body.as_ref().or(self.failing_body_alone.as_ref()).filter(|_| is_changed);
         let arguments = [
             letter.id.as_str().into(),
             letter.failed_at_ms.cast_signed().into(),
@@ -134,18 +180,19 @@ impl StoredLetter {
             letter.error.as_str().into(),
             evidence.into(),
             (failing_head != original_head).then_some(failing_head).into(),
-            failing_body.into(),
+            failing_body.cloned().into(),
             self.cause.as_str().into(),
             Arc::clone(&letter.pipeline).into(),
+            FAILING_SEALED.into(),
         ];
         connection.execute(REPLACE, &arguments).await.map(drop)
     }
 
     /// Whether it was written: there was none of this id.
-    async fn insert(&self, connection: &mut Connection, id: &str) -> Result<bool, StoreError> {
+    pub async fn insert(&self, connection: &mut Connection) -> Result<bool, StoreError> {
         let letter = &self.letter;
         let arguments = [
-            id.into(),
+            self.id.as_str().into(),
             letter.failed_at_ms.cast_signed().into(),
             Arc::clone(&letter.pipeline).into(),
             Arc::clone(&letter.config_version).into(),
@@ -164,12 +211,29 @@ impl StoredLetter {
             self.evidence.as_str().into(),
             self.original_head.as_str().into(),
             self.failing_head.as_deref().into(),
-            letter.original.body.bytes().clone().into(),
+            self.original_body.clone().into(),
             self.failing_body.clone().into(),
             self.cause.as_str().into(),
+            SEALED.into(),
         ];
         Ok(connection.execute(INSERT, &arguments).await? > 0)
     }
+}
+
+/// The id of a part of a message, see [`StoredLetter::part`].
+fn part_id(letter: &DeadLetter) -> String {
+    let mut hash = Sha256::new();
+    let place = [letter.step.as_deref().unwrap_or_default(), letter.target.as_deref().unwrap_or_default()];
+    for part in [&*letter.id, place[0], place[1], &letter.at_failure.id] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(letter.redrive_count.to_be_bytes());
+    hash.update(letter.at_failure.body.bytes());
+    let digest = hash.finalize();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(bytes).into_uuid().to_string()
 }
 
 /// Whether both are of the same part of a message, failed at the same place.
@@ -182,15 +246,56 @@ fn is_same(one: &DeadLetter, other: &DeadLetter) -> bool {
 pub(super) const ALL_COLUMNS: &str = "id, failed_at_ms, pipeline, config_version, step, target, class, error, plugin, \
     plugin_digest, trace_id, redrive_count, evidence, original_head, failing_head, original_body, failing_body, \
     cause, edited_at_ms, edited_by, edited_head, edited_body, \
-    (SELECT count(*) FROM inbox WHERE redrive_letter = dead_letters.id)";
+    (SELECT count(*) FROM inbox WHERE redrive_letter = dead_letters.id), body_format, body_bytes";
 
 /// The dead letter of a row of [`ALL_COLUMNS`].
 pub(super) fn decode(row: &Row) -> Result<KeptLetter, StoreError> {
+    decode_with(row, Bodies::Opened)
+}
+
+/// The same with bodies left empty, for who cannot open them.
+pub(super) fn decode_head(row: &Row) -> Result<KeptLetter, StoreError> {
+    decode_with(row, Bodies::LeftOut)
+}
+
+/// Length of the body as received, of a row of [`ALL_COLUMNS`].
+pub(super) fn body_bytes(row: &Row) -> Result<u64, StoreError> {
+    row.unsigned(24)
+}
+
+#[derive(Clone, Copy)]
+enum Bodies {
+    Opened,
+    LeftOut,
+}
+
+impl Bodies {
+    fn open(self, row: &Row, column: usize, id: &str, part: Part) -> Result<Bytes, StoreError> {
+        let is_sealed = match (part, row.optional_integer(23)?) {
+            (Part::Edited, _) | (Part::Original | Part::Failing, Some(SEALED)) => true,
+            (Part::Failing, Some(FAILING_SEALED)) => true,
+            (Part::Original, Some(FAILING_SEALED)) | (Part::Original | Part::Failing, None) => false,
+            (Part::Original | Part::Failing, Some(other)) => {
+                return Err(row.damaged(format!("{other} is not a format of bodies")));
+            }
+        };
+        match self {
+            Self::LeftOut => Ok(Bytes::new()),
+            Self::Opened if is_sealed => row.body_of(column, &identity(id, part)),
+            Self::Opened => row.bytes(column),
+        }
+    }
+}
+
+fn decode_with(row: &Row, bodies: Bodies) -> Result<KeptLetter, StoreError> {
+    let id = row.text(0)?;
     let evidence: Evidence = from_json(row, 12, "evidence")?;
     let (original_head, failing_head) = (row.text(13)?, row.optional_text(14)?);
     let message = |head: &str, body| stored_message::message(head, body).map_err(|cause| row.damaged(cause));
-    let original_body = Body::from(row.bytes(15)?);
-    let failing_body = row.optional_bytes(16)?.map(Body::from);
+    let original_body = Body::from(bodies.open(row, 15, &id, Part::Original)?);
+    let failing_body = row.optional_bytes(16)?.map(|_| bodies.open(row, 16, &id, Part::Failing)).transpose()?;
+    let failing_body = failing_body.map(Body::from);
+    let edit = edit(row, bodies, &id)?;
 
     let original = Arc::new(message(&original_head, original_body)?);
     let at_failure = match (failing_head, failing_body) {
@@ -199,7 +304,7 @@ pub(super) fn decode(row: &Row) -> Result<KeptLetter, StoreError> {
         (Some(head), body) => Arc::new(message(&head, body.unwrap_or_else(|| original.body.clone()))?),
     };
     let letter = DeadLetter {
-        id: row.text(0)?,
+        id,
         failed_at_ms: row.integer(1)?.cast_unsigned(),
         pipeline: row.text(2)?.into(),
         config_version: row.text(3)?.into(),
@@ -217,14 +322,14 @@ pub(super) fn decode(row: &Row) -> Result<KeptLetter, StoreError> {
         trace_id: row.optional_text(10)?,
         redrive_count: small(row, 11)?,
     };
-    Ok(KeptLetter { letter, cause: row.text(17)?, edit: edit(row)?, is_being_redriven: row.integer(22)? > 0 })
+    Ok(KeptLetter { letter, cause: row.text(17)?, edit, is_being_redriven: row.integer(22)? > 0 })
 }
 
-fn edit(row: &Row) -> Result<Option<KeptEdit>, StoreError> {
+fn edit(row: &Row, bodies: Bodies, id: &str) -> Result<Option<KeptEdit>, StoreError> {
     let Some(at_ms) = row.optional_unsigned(18)? else { return Ok(None) };
     let headers = row.optional_text(20)?.map(|head| stored_message::message(&head, Body::from(Bytes::new())));
     let headers = headers.transpose().map_err(|cause| row.damaged(cause))?.map(|message| message.headers);
-    let body = row.optional_bytes(21)?.map(body::open).transpose().map_err(|cause| row.damaged(cause))?;
+    let body = row.optional_bytes(21)?.map(|_| bodies.open(row, 21, id, Part::Edited)).transpose()?;
     Ok(Some(KeptEdit { edit: Edit { body, headers }, by: row.optional_text(19)?.unwrap_or_default(), at_ms }))
 }
 

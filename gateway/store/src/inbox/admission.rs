@@ -18,6 +18,7 @@ use crate::database::Backend;
 use crate::error::StoreError;
 use crate::idempotency::{self, Idempotency, Recalled, StoredAnswer};
 use crate::store::Store;
+use crate::stored_message::NotStored;
 
 /// The messages of one request.
 #[derive(Debug)]
@@ -88,7 +89,10 @@ impl Store {
             // One with a time to come is parked until then, and in nobody's way.
             let not_before_ms = message.deliver_at_ms.unwrap_or_default();
             let entry = Entry { original: Arc::clone(&message), message, progress, not_before_ms, ordered };
-            let stored = StoredEntry::new(&entry).map_err(|error| self.refused(error.to_string()))?;
+            let stored = StoredEntry::new(&entry, self.vault()).map_err(|error| match error {
+                NotStored::Head(error) => self.refused(error.to_string()),
+                NotStored::Body(error) => error,
+            })?;
             if stored.size_bytes() > MAX_ENTRY_BYTES {
                 let text = format!("a message has {} bytes, the store takes {MAX_ENTRY_BYTES}", stored.size_bytes());
                 return Err(self.refused(text));

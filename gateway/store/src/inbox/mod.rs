@@ -36,6 +36,7 @@ use crate::database::{Connection, Value};
 use crate::error::StoreError;
 use crate::reader::Question;
 use crate::store::Store;
+use crate::stored_message::NotStored;
 use rows::Readiness;
 use source::{InboxSource, Run};
 use stored::StoredEntry;
@@ -75,8 +76,7 @@ impl Inbox for StoreInbox {
 
     async fn park(&self, entry: Entry) -> Result<(), Failure> {
         let id = &entry.message.id;
-        let stored = StoredEntry::new(&entry)
-            .map_err(|error| Failure::permanent(format!("cannot park message {id}: {error}")))?;
+        let stored = StoredEntry::new(&entry, self.store.vault()).map_err(|error| unparked(error, id))?;
         if stored.size_bytes() > MAX_ENTRY_BYTES {
             return Err(Failure::permanent(format!(
                 "cannot park message {id} of {} bytes: the store takes {MAX_ENTRY_BYTES}; lower the source's body limit",
@@ -99,6 +99,13 @@ impl Inbox for StoreInbox {
                 None => return Ok(keys),
             }
         }
+    }
+}
+
+fn unparked(error: NotStored, id: &str) -> Failure {
+    match error {
+        NotStored::Head(error) => Failure::permanent(format!("cannot park message {id}: {error}")),
+        NotStored::Body(error) => error.into(),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::change::Transaction;
 use crate::database::Connection;
 use crate::error::StoreError;
 use crate::store::Store;
+use crate::stored_message::NotStored;
 
 /// See the module. Whoever has it calls [`hold_order`](Self::hold_order) and [`insert`](Self::insert) in its change, and
 /// [`committed`](Self::committed) once that is durable.
@@ -25,13 +26,14 @@ impl Put {
     /// written.
     ///
     /// # Errors
-    /// What is wrong with the store.
+    /// What is wrong with the store; `Encrypted` or `UnknownKey` when a body cannot be sealed.
     pub async fn new(store: &Store, pipeline: &Arc<str>, entry: &Entry) -> Result<Result<Self, String>, StoreError> {
         let ledger = store.ledgers().of(pipeline);
         ledger.count(store).await?;
-        let entry = match StoredEntry::new(entry) {
+        let entry = match StoredEntry::new(entry, store.vault()) {
             Ok(entry) => entry,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(NotStored::Head(error)) => return Ok(Err(error.to_string())),
+            Err(NotStored::Body(error)) => return Err(error),
         };
         let size = entry.size_bytes();
         if size > MAX_ENTRY_BYTES {

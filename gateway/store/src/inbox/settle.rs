@@ -15,6 +15,7 @@ use crate::change::{Change, Transaction};
 use crate::database::Backend;
 use crate::error::StoreError;
 use crate::redrive;
+use crate::vault::Vault;
 
 /// What is to be done with entries. Those that this gateway does not carry (any more) are left alone: they were settled
 /// before.
@@ -51,8 +52,8 @@ pub(super) struct Applied {
 
 impl SettleBatch {
     /// # Errors
-    /// None that is known: every message has a stored form.
-    pub fn new(ledger: &Arc<Ledger>, batch: &[Settled]) -> Result<Self, Failure> {
+    /// A body that cannot be sealed.
+    pub fn new(ledger: &Arc<Ledger>, vault: &Vault, batch: &[Settled]) -> Result<Self, Failure> {
         let mut settling = Self {
             ledger: Arc::clone(ledger),
             plain: Vec::with_capacity(batch.len()),
@@ -85,9 +86,8 @@ impl SettleBatch {
                 }
                 Settlement::Postponed { after, attempt } => match &outcome.parked {
                     Some(entry) => {
-                        let entry = StoredEntry::new(entry).map_err(|error| {
-                            Failure::permanent(format!("cannot park message {}: {error}", settled.message.id))
-                        })?;
+                        let entry = StoredEntry::new(entry, vault)
+                            .map_err(|error| super::unparked(error, &settled.message.id))?;
                         settling.replaced.push((seq, claim, entry));
                     }
                     None => {

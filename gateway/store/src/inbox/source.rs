@@ -207,7 +207,7 @@ struct InboxSettler {
 #[async_trait]
 impl Settler for InboxSettler {
     async fn settle(&mut self, batch: &[Settled]) -> Result<(), Failure> {
-        let mut settling = SettleBatch::new(&self.ledger, batch)?;
+        let mut settling = SettleBatch::new(&self.ledger, self.store.vault(), batch)?;
         if settling.writes(self.store.backend()) {
             self.store.change(settling).await?;
         } else {

@@ -10,10 +10,10 @@ use sluicegate_engine::delivery::{Received, Resumption, Token};
 use sluicegate_engine::inbox::{Entry, Progress, Redrive, Waypoint};
 use sluicegate_engine::message::{Body, Message, now_ms};
 
-use crate::body;
-use crate::database::{Row, Value};
+use crate::database::{Connection, Row, Value};
 use crate::error::StoreError;
-use crate::stored_message::{self, StoredAttempt};
+use crate::stored_message::{self, NotStored, StoredAttempt};
+use crate::vault::{DEFAULT_TENANT, Vault};
 
 /// Bytes of a key's sha256 that tell ordered messages of different keys apart: any key fits an index so.
 const KEY_HASH_BYTES: usize = 16;
@@ -38,16 +38,18 @@ pub(super) struct StoredEntry {
 
 impl StoredEntry {
     /// # Errors
-    /// None that is known: every value has a JSON form.
-    pub fn new(entry: &Entry) -> Result<Self, serde_json::Error> {
+    /// A body that cannot be sealed. The heads are no reason that is known: every value has a JSON form.
+    pub fn new(entry: &Entry, vault: &Vault) -> Result<Self, NotStored> {
+        // It is read within milliseconds for the most part: compressing costs more than it saves.
+        let seal = |message: &Message| vault.seal(DEFAULT_TENANT, message.body.bytes(), false);
         let Entry { original, message, progress, not_before_ms, ordered } = entry;
         let head = stored_message::head(message)?;
         let (mut original_head, mut original_body) = (None, None);
         if !Arc::ptr_eq(original, message) {
             original_head = Some(stored_message::head(original)?).filter(|original| *original != head);
-            original_body = (original.body != message.body).then(|| body::seal(original.body.bytes()));
+            original_body = (original.body != message.body).then(|| seal(original)).transpose()?;
         }
-        let body = body::seal(message.body.bytes());
+        let body = seal(message)?;
         let received_at_ms = if progress.received_at_ms == 0 { now_ms() } else { progress.received_at_ms };
         Ok(Self {
             lane: progress.waypoint.lane().into(),
@@ -126,11 +128,27 @@ pub(super) const CLAIM_COLUMNS: &str = "seq, lane, timed, ready_at_ms, key_hash,
     received_at_ms, progress, head, original_head, body, original_body";
 
 impl ClaimedEntry {
+    /// Takes up keys first that another gateway has just made, if that is what is missing. The inner error says why this
+    /// entry cannot be read.
+    ///
     /// # Errors
-    /// `Damaged`.
-    pub fn read(row: &Row) -> Result<Self, StoreError> {
+    /// `Encrypted`, `MasterKey`: this gateway can read none of them, and others may. What is wrong with the connection.
+    pub async fn open(row: &Row, connection: &mut Connection) -> Result<Result<Self, StoreError>, StoreError> {
+        match Self::read(row) {
+            Err(StoreError::UnknownKey { .. }) => {
+                row.renew_keys(connection).await?;
+                Ok(Self::read(row))
+            }
+            Err(error @ StoreError::Encrypted { .. }) => Err(error),
+            read => Ok(read),
+        }
+    }
+
+    /// # Errors
+    /// `Damaged`; `Encrypted` or `UnknownKey` when a body cannot be opened.
+    fn read(row: &Row) -> Result<Self, StoreError> {
         let damaged = |cause: String| row.damaged(cause);
-        let opened = |stored: Bytes| body::open(stored).map(Body::from).map_err(damaged);
+        let opened = |column: usize| row.body(column).map(Body::from);
         let lane: Arc<str> = row.text(1)?.into();
         let redrive = match (row.optional_text(6)?, row.optional_unsigned(7)?) {
             (Some(letter), Some(count)) => {
@@ -142,10 +160,10 @@ impl ClaimedEntry {
             serde_json::from_str(&row.text(9)?).map_err(|error| damaged(format!("column progress: {error}")))?;
         let progress = stored.into_progress(&lane, row.unsigned(8)?, redrive.clone());
         let head = row.text(10)?;
-        let message = stored_message::message(&head, opened(row.bytes(12)?)?).map_err(damaged)?;
+        let message = stored_message::message(&head, opened(12)?).map_err(damaged)?;
         let (original_head, original_body) = (row.optional_text(11)?, row.optional_bytes(13)?);
         let original = if original_head.is_some() || original_body.is_some() {
-            let body = original_body.map(opened).transpose()?.unwrap_or_else(|| message.body.clone());
+            let body = original_body.map(|_| opened(13)).transpose()?.unwrap_or_else(|| message.body.clone());
             let original = stored_message::message(original_head.as_ref().unwrap_or(&head), body);
             Some(Arc::new(original.map_err(damaged)?))
         } else {

@@ -9,7 +9,7 @@ use super::rows::{self, in_list, list};
 use super::stored::{CLAIM_COLUMNS, ClaimedEntry};
 use super::{LaneWanted, MAX_CLAIM_BYTES};
 use crate::change::{Change, Transaction};
-use crate::database::{Backend, Row, Value};
+use crate::database::{Backend, Connection, Row, Value};
 use crate::error::StoreError;
 
 /// Claims what is ready.
@@ -116,7 +116,7 @@ impl Change for Take {
                 ];
                 let rows = transaction.query(&TAKE[usize::from(timed)], &arguments).await?;
                 room -= rows.len().min(room);
-                let mut taken = readable(&rows)?;
+                let mut taken = readable(&rows, transaction).await?;
                 taken.sort_by_key(|entry| (entry.ready_at_ms, entry.seq));
                 entries.append(&mut taken);
             }
@@ -155,7 +155,8 @@ impl Take {
         );
         let owner = transaction.owner();
         let arguments = [list(reserved), owner.into(), (self.max_messages as u64).into()];
-        let mut entries = readable(&transaction.query(&sql, &arguments).await?)?;
+        let rows = transaction.query(&sql, &arguments).await?;
+        let mut entries = readable(&rows, transaction).await?;
         let mut bytes = 0_u64;
         entries.retain(|entry| {
             let fits = bytes < MAX_CLAIM_BYTES;
@@ -170,10 +171,13 @@ impl Take {
 const MAX_RESERVED: usize = 4_096;
 
 /// What cannot be read stays claimed and is not carried: whoever claims it again would find the same.
-fn readable(rows: &[Row]) -> Result<Vec<ClaimedEntry>, StoreError> {
+///
+/// # Errors
+/// As [`ClaimedEntry::open`]: nothing is claimed then.
+async fn readable(rows: &[Row], connection: &mut Connection) -> Result<Vec<ClaimedEntry>, StoreError> {
     let mut entries = Vec::with_capacity(rows.len());
     for row in rows {
-        match ClaimedEntry::read(row) {
+        match ClaimedEntry::open(row, connection).await? {
             Ok(entry) => entries.push(entry),
             Err(error) => {
                 let seq = row.integer(0)?;

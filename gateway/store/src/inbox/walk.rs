@@ -162,7 +162,7 @@ async fn read(
     let (mut by_seq, mut damaged) = (HashMap::with_capacity(rows.len()), Vec::new());
     for row in rows {
         let seq = row.integer(0)?;
-        match ClaimedEntry::read(&row) {
+        match ClaimedEntry::open(&row, connection).await? {
             Ok(entry) => {
                 by_seq.insert(seq, entry);
             }

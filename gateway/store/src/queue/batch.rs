@@ -59,7 +59,8 @@ impl Queues {
         let publications: Arc<[Publication]> = publications.into();
         let mut known = self.known(queue).await?;
         for _ in 0..MAX_TRIES {
-            let prepared = prepare_all(queue.to_owned(), Arc::clone(&known), Arc::clone(&publications)).await?;
+            let vault = Arc::clone(self.store.vault());
+            let prepared = prepare_all(queue.to_owned(), Arc::clone(&known), vault, Arc::clone(&publications)).await?;
             let in_batch = |(index, one): (usize, Result<_, QueueError>)| {
                 one.map_err(|error| QueueError::InBatch { index, error: Box::new(error) })
             };

@@ -14,11 +14,11 @@ use super::queues::{Known, Queues};
 use super::removal::{Doomed, consumed, oldest, remove};
 use super::settings::{AtLimit, Compression, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LONGEST_DELAY, Settings};
 use super::sql::{Lock, QueueRow, SCHEDULED, insert_all, queue_numbered, topic};
-use crate::body;
 use crate::change::{Change, Transaction};
 use crate::database::{Connection, Value};
 use crate::error::StoreError;
 use crate::stored_message;
+use crate::vault::{DEFAULT_TENANT, Vault};
 
 /// When it may be worth trying again to publish to a full queue.
 const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -49,7 +49,8 @@ impl Queues {
         let mut known = self.known(queue).await?;
         for _ in 0..MAX_TRIES {
             let (name, settings) = (queue.to_owned(), Arc::clone(&known));
-            let prepared = prepare_all(name, settings, Arc::clone(&publications)).await?;
+            let vault = Arc::clone(self.store.vault());
+            let prepared = prepare_all(name, settings, vault, Arc::clone(&publications)).await?;
             let ready = prepared.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
             let publish = Publish { queue: queue.to_owned(), known, messages: ready, whole: None };
             match self.store.change(publish).await? {
@@ -77,10 +78,11 @@ const MAX_INLINE_BYTES: usize = 64 << 10;
 pub(super) async fn prepare_all(
     queue: String,
     known: Arc<Known>,
+    vault: Arc<Vault>,
     publications: Arc<[Publication]>,
 ) -> Result<Vec<Result<Prepared, QueueError>>, QueueError> {
     let bytes: usize = publications.iter().map(|one| one.message.body.len()).sum();
-    let all = move || publications.iter().map(|one| prepare(&queue, &known.settings, one)).collect();
+    let all = move || publications.iter().map(|one| prepare(&queue, &known.settings, &vault, one)).collect();
     if bytes <= MAX_INLINE_BYTES {
         return Ok(all());
     }
@@ -117,7 +119,7 @@ impl Prepared {
     }
 }
 
-fn prepare(queue: &str, settings: &Settings, publication: &Publication) -> Result<Prepared, QueueError> {
+fn prepare(queue: &str, settings: &Settings, vault: &Vault, publication: &Publication) -> Result<Prepared, QueueError> {
     let invalid = |what: &str, text: &str| Err(QueueError::Invalid { what: what.to_owned(), text: text.to_owned() });
     let message = &publication.message;
     let head = stored_message::head(message)
@@ -153,16 +155,16 @@ fn prepare(queue: &str, settings: &Settings, publication: &Publication) -> Resul
         },
     };
     let ttl = [publication.ttl, settings.ttl].into_iter().flatten().min();
-    let body = message.body.bytes();
+    let is_compressed = match settings.compression {
+        Compression::None => false,
+        Compression::Zstd => true,
+    };
     Ok(Prepared {
         id: message.id.clone(),
         priority,
         key: message.key.clone(),
         head,
-        body: match settings.compression {
-            Compression::None => body::seal(body),
-            Compression::Zstd => body::seal_compressed(body),
-        },
+        body: vault.seal(DEFAULT_TENANT, message.body.bytes(), is_compressed)?,
         size_bytes,
         expires_at_ms: message.expires_at_ms,
         ttl_ms: ttl.map(|ttl| ttl.as_millis() as u64),

@@ -5,7 +5,6 @@ use sluicegate_engine::message::{Body, Message};
 
 use super::error::QueueError;
 use super::settings::{HIGHEST_PRIORITY, Settings};
-use crate::body;
 use crate::database::{Backend, Connection, Row, Value};
 use crate::error::StoreError;
 use crate::stored_message;
@@ -212,8 +211,7 @@ impl Cursors {
 
 /// A message as it is kept.
 pub(super) fn message(row: &Row, head: usize, stored_body: usize) -> Result<Message, StoreError> {
-    let body = body::open(row.bytes(stored_body)?).map_err(|cause| row.damaged(cause))?;
-    stored_message::message(&row.text(head)?, Body::from(body)).map_err(|cause| row.damaged(cause))
+    stored_message::message(&row.text(head)?, Body::from(row.body(stored_body)?)).map_err(|cause| row.damaged(cause))
 }
 
 /// Sizes of statements over several rows: few, so that few are prepared, and large ones, so that few are sent.

@@ -78,7 +78,10 @@ fn unlock(mut lock: SqliteConnection) {
 
 /// Until so many records of [`letter`] are in the queue.
 async fn await_queued(store: &Store, records: usize) {
-    let bytes = records * StoredLetter::new(&letter()).expect("converted").size_bytes();
+    let bytes = records
+        * StoredLetter::new(&letter(), &vault::Vault::new(crate::place::Place::file("store"), None))
+            .expect("converted")
+            .size_bytes();
     while store.queue_room() > MAX_QUEUED_BYTES - bytes {
         tokio::task::yield_now().await;
     }
