@@ -285,8 +285,11 @@ async fn an_idempotency_key_is_answered_the_same_over_a_restart() -> Result<()> 
     assert_eq!(post(&gateway, 2).await?.0, 422, "another body under the same key");
     await_all(&hook, &BTreeSet::from([1]), ARRIVAL_LIMIT).await;
     // What was delivered at the moment of SIGKILL may come again, as the same message.
-    let ids: BTreeSet<Option<Vec<u8>>> =
-        hook.received().iter().map(|request| request.headers.get("webhook-id").map(|id| id.as_bytes().to_vec())).collect();
+    let ids: BTreeSet<Option<Vec<u8>>> = hook
+        .received()
+        .iter()
+        .map(|request| request.headers.get("webhook-id").map(|id| id.as_bytes().to_vec()))
+        .collect();
     assert_eq!(ids.len(), 1, "one message was made of three requests");
     Ok(())
 }

@@ -264,7 +264,8 @@ async fn a_dead_target_does_not_slow_the_others() -> Result<()> {
     webhook.restart().await?;
     eventually("what was kept is delivered", ARRIVAL_LIMIT, async || {
         let received = webhook.received();
-        let missing = kept.iter().filter(|number| !received.iter().any(|request| request.body == body(**number))).count();
+        let missing =
+            kept.iter().filter(|number| !received.iter().any(|request| request.body == body(**number))).count();
         ensure!(missing == 0, "{missing} are missing");
         Ok(())
     })

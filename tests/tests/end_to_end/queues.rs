@@ -1,6 +1,6 @@
 //! Managed queues through the real binary: declared, published to over HTTP, read by a pipeline, over a kill.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};

@@ -170,7 +170,7 @@ async fn play(mut scenario: Scenario) {
     let remaining = bench.source.remaining();
     let letters = bench.dead_letters.letters();
     let parked: Vec<String> = inbox.entries().iter().map(|entry| entry.original.id.clone()).collect();
-    for n in 0..count {
+    for (n, fate) in scenario_fates.iter().enumerate() {
         let id = format!("m{n}");
         let last = settled.iter().rev().find(|(settled_id, _)| *settled_id == id).map(|(_, outcome)| outcome);
         let ended = last.filter(|outcome| match outcome.settlement {
@@ -186,7 +186,6 @@ async fn play(mut scenario: Scenario) {
         check_evidence(&bench, &id, outcome, &letters);
         if outcome.settlement == Settlement::Parked {
             // What became of it later: it is in, or at a target, or a dead letter, or was dropped by a step.
-            let fate = scenario_fates[n];
             let arrived = ["left", "right"].iter().any(|t| bench.target(t).published().iter().any(|m| m.id == id));
             let explained = letters.iter().any(|letter| letter.original.id == id);
             assert!(

@@ -157,6 +157,7 @@ fn copy_store(sqlite: &Sqlite, copy: &Path, progress: &mut dyn FnMut(Progress)) 
             if step == StepResult::Done {
                 break;
             }
+            #[expect(clippy::disallowed_methods, reason = "a backup is made on a thread that may block")]
             std::thread::sleep(STEP_PAUSE);
         }
         drop(backup);

@@ -17,6 +17,7 @@ pub(super) struct Prepared {
     pub step: Step,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all of them go")]
 pub(super) enum Step {
     /// Into the inbox, if the letter is still as it was when this was made.
     Goes { put: Put, before: u32, edited_at_ms: Option<u64> },

@@ -162,7 +162,7 @@ async fn an_interrupted_restoration_lets_no_gateway_start_until_it_is_repeated()
     std::fs::create_dir(data_dir.join(".restore-0")).unwrap();
     std::fs::remove_file(data_dir.join(STORE_FILE)).unwrap();
     let location = Location::embedded(&data_dir);
-    let refused = Store::open(&location).await.err().expect("it does not start");
+    let refused = Store::open(&location).await.expect_err("it does not start");
     assert!(matches!(&refused, StoreError::Unfinished { .. }), "{refused:?}");
     bring_back(&backup, &data_dir, true, "1").unwrap();
     assert!(!data_dir.join(".restore-0").exists());

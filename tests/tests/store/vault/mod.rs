@@ -28,7 +28,7 @@ fn with(location: &Location, present: u8, previous: &[u8]) -> StoreOptions {
 }
 
 async fn refused(options: StoreOptions) -> StoreError {
-    Store::open(options).await.err().expect("it does not start")
+    Store::open(options).await.expect_err("it does not start")
 }
 
 /// A letter whose body changed on the way; both bodies are secret.
