@@ -9,10 +9,22 @@ use sluicegate_store::{Location, StoreOptions};
 use crate::config::{self, Config, Process};
 use crate::store_options::{MasterKeyArgs, store_options};
 
-/// Where the store is.
+/// Where the store is, and how it is read.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[group(skip)]
+pub struct PlaceArgs {
+    /// Where it is.
+    #[command(flatten)]
+    pub named: NamedPlace,
+    /// Opens encrypted bodies.
+    #[command(flatten)]
+    pub master_key: MasterKeyArgs,
+}
+
+/// Where the store is: exactly one of them.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 #[group(required = true, multiple = false)]
-pub struct PlaceArgs {
+pub struct NamedPlace {
     /// The gateway's configuration, whose store is used.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -22,9 +34,6 @@ pub struct PlaceArgs {
     /// The store's URL, when gateways share a PostgreSQL. Others on this machine can read it; --config hides it.
     #[arg(long, value_name = "URL")]
     pub store: Option<String>,
-    /// Opens encrypted bodies.
-    #[command(flatten)]
-    pub master_key: MasterKeyArgs,
 }
 
 /// The store, and what is known of the gateway's configuration.
@@ -46,7 +55,8 @@ impl PlaceArgs {
             let options = StoreOptions { location, encryption: self.master_key.read()? };
             Ok(Place { options, config: None })
         };
-        match (&self.data_dir, &self.store, &self.config) {
+        let NamedPlace { config, data_dir, store } = &self.named;
+        match (data_dir, store, config) {
             (Some(data_dir), _, _) => given(Location::embedded(data_dir)),
             (None, Some(url), _) => given(Location::shared(url)),
             (None, None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
