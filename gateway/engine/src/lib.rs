@@ -6,6 +6,8 @@
 //!
 //! Architecture invariant: this crate names no broker, no HTTP, no YAML and no wasmtime; a test reads its manifest.
 
+mod assembly;
+mod blueprint;
 pub mod breaker;
 pub mod dead_letter;
 pub mod deduplication;

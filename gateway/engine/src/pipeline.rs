@@ -6,105 +6,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 
+pub use crate::assembly::{Assembly, Ended};
+pub use crate::blueprint::{Blueprint, OnKeyFailure, Order, State, TargetPart};
 use crate::dead_letter::DeadLetters;
 use crate::deduplication::{Deduplication, Underway};
 use crate::delivery::{Delivery, Outcome, Settlement};
 use crate::failure::{GuestFailure, Reason, StepFailure};
-use crate::flow::Flow;
 use crate::inbox::{Inbox, Progress, Waypoint};
 use crate::journal::Journal;
-use crate::lanes::Lanes;
-use crate::link::{End, Link, LinkOwner};
 use crate::message::{Message, now_ms};
 use crate::meters::Meters;
 use crate::parked_keys::ParkedKeys;
 use crate::receipt::{Event, Happening, Receipt, Receipts, StepResult};
 use crate::retry::RetryPolicy;
-use crate::source::Source;
-use crate::source_driver::{Arrival, SourceDriver};
 use crate::step::{Action, Destination, Route, Step, Unroutable, Verdict};
-use crate::target::Target;
-use crate::target_driver::{TargetDriver, TargetLink, TargetSettings, drive};
+use crate::target_driver::TargetLink;
 use crate::trip::{Fault, Origin, Place, Trip, dropped};
-
-/// Which order is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// None.
-    #[default]
-    None,
-    /// Messages of one key leave in the order they came; at most one of them is under way at a time. Messages without
-    /// a key are not ordered.
-    Key(OnKeyFailure),
-}
-
-/// What happens to a key whose message fails after all its attempts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnKeyFailure {
-    /// The key waits: its message is tried every `max_delay` until it succeeds, expires or reaches `max_age`; what
-    /// follows waits behind it. A permanent failure never succeeds, so it goes to the dead letters as with `Skip`.
-    #[default]
-    Park,
-    /// The message goes to the dead letters and the key goes on.
-    Skip,
-}
-
-/// What a pipeline is made of.
-pub struct Blueprint {
-    /// The pipeline's name.
-    pub name: Arc<str>,
-    /// See [`DeadLetter::config_version`](crate::dead_letter::DeadLetter::config_version).
-    pub config_version: Arc<str>,
-    /// The source's system, such as `rabbitmq`.
-    pub source_system: &'static str,
-    /// Where messages come from.
-    pub source: Box<dyn Source>,
-    /// In order; a `Route` only as the last.
-    pub steps: Vec<Step>,
-    /// At least one.
-    pub targets: Vec<TargetPart>,
-    /// When failed messages are tried again.
-    pub retry: RetryPolicy,
-    /// Where messages go that cannot be delivered.
-    pub dead_letters: Arc<dyn DeadLetters>,
-    /// Most messages between being read and being settled.
-    pub max_in_flight: usize,
-    /// Which order is kept.
-    pub order: Order,
-    /// Longest a step may take with one message.
-    pub handler_timeout: Option<Duration>,
-    /// What the gateway keeps for it.
-    pub state: State,
-}
-
-/// What the gateway keeps for a pipeline, each only if it does.
-#[derive(Clone, Default)]
-pub struct State {
-    /// Messages that wait. Without it they wait in flight, or with sources that take them back.
-    pub inbox: Option<Arc<dyn Inbox>>,
-    /// What happened to messages.
-    pub receipts: Option<Arc<dyn Receipts>>,
-    /// Which messages were delivered, to drop their repetitions.
-    pub deduplication: Option<Arc<dyn Deduplication>>,
-}
-
-/// One of a pipeline's targets.
-pub struct TargetPart {
-    /// Its name in the pipeline.
-    pub name: Arc<str>,
-    /// Its system, such as `redis`.
-    pub system: &'static str,
-    /// The target.
-    pub target: Box<dyn Target>,
-    /// How it is driven.
-    pub settings: TargetSettings,
-}
 
 /// A pipeline, ready to run.
 pub struct Pipeline {
@@ -116,32 +37,11 @@ pub struct Pipeline {
     pub(crate) meters: Meters,
     pub(crate) inbox: Option<Arc<dyn Inbox>>,
     pub(crate) parked_keys: ParkedKeys,
-    receipts: Option<Arc<dyn Receipts>>,
-    deduplication: Option<Arc<dyn Deduplication>>,
-    steps: Vec<Step>,
-    targets: Vec<TargetLink>,
-    handler_timeout: Option<Duration>,
-}
-
-/// All that has to run for a pipeline to run; nothing does before [`run`](Self::run).
-pub struct Assembly {
-    pipeline: Arc<Pipeline>,
-    source: SourceDriver,
-    arrivals: mpsc::Receiver<Arrival>,
-    inbox: Option<(SourceDriver, mpsc::Receiver<Arrival>)>,
-    /// Cancelled when only the inbox can bring more messages.
-    inbox_is_last: CancellationToken,
-    targets: Vec<TargetDriver>,
-    links: Vec<Link>,
-}
-
-/// How a pipeline ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ended {
-    /// Messages that were given back because the drain limit passed.
-    pub abandoned: usize,
-    /// Whether a driver panicked: a defect, after which the pipeline does nothing more.
-    pub failed: bool,
+    pub(crate) receipts: Option<Arc<dyn Receipts>>,
+    pub(crate) deduplication: Option<Arc<dyn Deduplication>>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) targets: Vec<TargetLink>,
+    pub(crate) handler_timeout: Option<Duration>,
 }
 
 /// What a step lets through of one message.
@@ -161,86 +61,6 @@ struct Publication<'a> {
     delay: Duration,
 }
 
-impl Assembly {
-    /// Puts the parts together. Does no I/O and starts nothing.
-    pub fn new(blueprint: Blueprint) -> Self {
-        let Blueprint { name, source_system, source, steps, targets, max_in_flight, .. } = blueprint;
-        let owner = LinkOwner::new(&name, &Arc::from("source"), source_system, End::Source);
-        let mut links = vec![owner.link()];
-        let (source, arrivals) = SourceDriver::new(source, owner, max_in_flight, None);
-        let (targets, drivers): (Vec<_>, Vec<_>) =
-            targets.into_iter().map(|part| drive(part.target, part.system, &name, &part.name, part.settings)).unzip();
-        links.extend(targets.iter().map(TargetLink::link));
-        let State { inbox, receipts, deduplication } = blueprint.state;
-        let inbox_is_last = CancellationToken::new();
-        let inbox_driver = inbox.as_ref().map(|inbox| {
-            let owner = LinkOwner::new(&name, &Arc::from("inbox"), "store", End::Source);
-            links.push(owner.link());
-            let source = inbox.source(Lanes::new(&targets, inbox_is_last.clone()));
-            SourceDriver::new(source, owner, max_in_flight, Some(Origin::Inbox))
-        });
-        let pipeline = Arc::new(Pipeline {
-            meters: Meters::new(&name, &steps),
-            name,
-            config_version: blueprint.config_version,
-            retry: blueprint.retry,
-            dead_letters: blueprint.dead_letters,
-            order: blueprint.order,
-            steps,
-            targets,
-            handler_timeout: blueprint.handler_timeout,
-            inbox,
-            parked_keys: ParkedKeys::default(),
-            receipts,
-            deduplication,
-        });
-        Self { pipeline, source, arrivals, inbox: inbox_driver, inbox_is_last, targets: drivers, links }
-    }
-
-    /// The connections, to watch; the source's first.
-    pub fn links(&self) -> Vec<Link> {
-        self.links.clone()
-    }
-
-    /// Runs until `stop` is cancelled or the source ends; then drains what is in flight for at most `drain_limit` and
-    /// gives the rest back to the source.
-    pub async fn run(self, stop: CancellationToken, drain_limit: Duration) -> Ended {
-        let Self { pipeline, source, mut arrivals, inbox, inbox_is_last, targets, .. } = self;
-        let mut drivers = JoinSet::new();
-        let no_more_connects = stop.child_token();
-        for target in targets {
-            drivers.spawn(target.run(no_more_connects.clone()));
-        }
-        pipeline.load_parked_keys(&stop).await;
-        drivers.spawn(source.run(stop.clone()));
-        let mut returning = inbox.map(|(inbox, returning)| {
-            drivers.spawn(inbox.run(stop.clone()));
-            returning
-        });
-        let mut flow = Flow::new(pipeline, stop);
-        flow.take(&mut arrivals, returning.as_mut(), &inbox_is_last).await;
-        drop((arrivals, returning));
-        let abandoned = flow.drain(drain_limit).await;
-        // With the pipeline go its target links: the drivers finish and close.
-        drop(flow);
-        no_more_connects.cancel();
-        let mut failed = false;
-        let closing = async {
-            while let Some(ended) = drivers.join_next().await {
-                if let Err(error) = ended {
-                    error!(%error, "a connection's driver panicked");
-                    failed = true;
-                }
-            }
-        };
-        if timeout(CLOSE_LIMIT, closing).await.is_err() {
-            warn!("connections did not close within {CLOSE_LIMIT:?}; dropping them");
-            drivers.shutdown().await;
-        }
-        Ended { abandoned, failed }
-    }
-}
-
 /// Longest delay a router may ask for.
 pub const MAX_DELAY: Duration = Duration::from_secs(30 * 24 * 3_600);
 
@@ -249,9 +69,6 @@ pub const MAX_HELD_DELAY: Duration = Duration::from_secs(3_600);
 
 /// How long to wait before asking again which keys are parked.
 const KEYS_RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// Longest wait for connections to close after everything is settled.
-const CLOSE_LIMIT: Duration = Duration::from_secs(5);
 
 impl Pipeline {
     /// A message's way: validate, filter, transform, route, target, settle.
@@ -415,7 +232,7 @@ impl Pipeline {
     }
 
     /// Asks the inbox which keys have messages in it, before anything could overtake them.
-    async fn load_parked_keys(&self, stop: &CancellationToken) {
+    pub(crate) async fn load_parked_keys(&self, stop: &CancellationToken) {
         let Some(inbox) = self.inbox.as_ref().filter(|_| self.order != Order::None) else { return };
         while !stop.is_cancelled() {
             match inbox.ordered_keys().await {
