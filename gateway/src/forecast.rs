@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use sluicegate_engine::dead_letter::DeadLetter;
 use sluicegate_engine::delivery::{Resumption, Settlement};
 use sluicegate_engine::failure::FailureClass;
@@ -53,6 +53,13 @@ pub struct Recorded {
     pub place: Option<Arc<str>>,
 }
 
+impl Recorded {
+    /// For programs.
+    pub fn to_json(&self) -> Value {
+        json!({ "class": self.class.name(), "error": self.error, "place": self.place.as_deref() })
+    }
+}
+
 /// What would happen.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Expected {
@@ -67,6 +74,18 @@ pub enum Expected {
 }
 
 impl Expected {
+    /// For programs.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Delivered(targets) => {
+                json!({ "outcome": "delivered", "targets": targets.iter().map(|name| &**name).collect::<Vec<_>>() })
+            }
+            Self::Dropped(reasons) => json!({ "outcome": "dropped", "reasons": reasons }),
+            Self::DeadLettered(again) => json!({ "outcome": "dead_lettered", "failure": again.to_json() }),
+            Self::NotSent(why) => json!({ "outcome": "not_sent", "reason": why }),
+        }
+    }
+
     /// Whether it would fail in the same way again.
     pub fn is_same_as(&self, recorded: &Recorded) -> bool {
         match self {
@@ -85,6 +104,13 @@ pub struct BodyChange {
     pub old: Option<Value>,
     /// What it would be; none where there would be nothing.
     pub new: Option<Value>,
+}
+
+impl BodyChange {
+    /// For programs.
+    pub fn to_json(&self) -> Value {
+        json!({ "pointer": self.pointer, "old": self.old, "new": self.new })
+    }
 }
 
 /// Makes forecasts with one configuration. Plugins are loaded once.

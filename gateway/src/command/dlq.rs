@@ -21,8 +21,9 @@ use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use sluicegate_engine::failure::FailureClass;
 use sluicegate_store::{Location, Reader, Store, StoreOptions};
 
-use crate::config::{self, Config, Process};
-use crate::store_options::{MasterKeyArgs, store_options};
+use crate::command::location::configured;
+use crate::config::Config;
+use crate::store_options::MasterKeyArgs;
 
 pub use filter::FilterArgs;
 pub use groups::GroupsArgs;
@@ -164,16 +165,10 @@ impl StoreArgs {
                 let encryption = key.map_or(Ok(None), MasterKeyArgs::read)?;
                 Ok(Place { options: StoreOptions { location: Location::embedded(data_dir), encryption }, config: None })
             }
-            (None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
-                Ok(loaded) => {
-                    Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) })
-                }
-                Err(diagnostics) => {
-                    bail!(
-                        "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR names the data folder without one"
-                    )
-                }
-            },
+            (None, Some(file)) => {
+                let (options, config) = configured(file, "--data-dir DIR names the data folder")?;
+                Ok(Place { options, config: Some(Arc::new(config)) })
+            }
             (None, None) => bail!("give --config FILE or --data-dir DIR, to say where the store is"),
         }
     }

@@ -32,6 +32,20 @@ pub struct FoundLocation {
     pub config: Option<Config>,
 }
 
+/// The store that a configuration names, for commands. `otherwise` says how to name it without one. Reads files; blocks
+/// for as long.
+///
+/// # Errors
+/// The configuration's mistakes.
+pub fn configured(file: &PathBuf, otherwise: &str) -> anyhow::Result<(StoreOptions, Config)> {
+    match config::load(std::slice::from_ref(file), &Process) {
+        Ok(loaded) => Ok((store_options(&loaded.config), loaded.config)),
+        Err(diagnostics) => {
+            bail!("{diagnostics}\ncannot tell the store from this configuration; {otherwise} without one")
+        }
+    }
+}
+
 impl LocationArgs {
     /// As given, or as the configuration says. Reads files; blocks for as long.
     ///
@@ -42,15 +56,10 @@ impl LocationArgs {
         match (&self.data_dir, &self.store, &self.config) {
             (Some(data_dir), _, _) => Ok(without_config(Location::embedded(data_dir))),
             (None, Some(url), _) => Ok(without_config(Location::shared(url))),
-            (None, None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
-                Ok(loaded) => {
-                    let options = store_options(&loaded.config);
-                    Ok(FoundLocation { options, config: Some(loaded.config) })
-                }
-                Err(diagnostics) => bail!(
-                    "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR or --store URL names it without one"
-                ),
-            },
+            (None, None, Some(file)) => {
+                let (options, config) = configured(file, "--data-dir DIR or --store URL names it")?;
+                Ok(FoundLocation { options, config: Some(config) })
+            }
             (None, None, None) => bail!("give --config FILE, --data-dir DIR or --store URL, to say where the store is"),
         }
     }

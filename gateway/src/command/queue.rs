@@ -17,6 +17,8 @@ use sluicegate_connectors::quantity::{Size, Span};
 use sluicegate_store::queue::{AtLimit, Compression, Kind, Position, Queues, Start};
 use sluicegate_store::{Store, StoreOptions};
 
+use super::dlq::is_broken_pipe;
+
 pub use place::{Place, PlaceArgs};
 
 /// Manages queues.
@@ -386,12 +388,6 @@ pub async fn run(
 
 async fn open(options: &StoreOptions) -> anyhow::Result<Store> {
     Store::open_beside(options).await.context("cannot use the queues")
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let direct = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    let through_json = error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
-    direct.or(through_json) == Some(io::ErrorKind::BrokenPipe)
 }
 
 fn parse_span(text: &str) -> Result<Span, String> {

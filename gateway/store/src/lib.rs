@@ -36,7 +36,6 @@ mod reader;
 pub mod receipt;
 pub mod redrive;
 mod schema;
-#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
 mod signals;
 mod store;
 mod stored_message;

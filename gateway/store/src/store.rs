@@ -51,7 +51,6 @@ pub struct Store {
     reader: Reader,
     vault: Arc<Vault>,
     queue: Queue,
-    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
     signals: Arc<Signals>,
     owner: Arc<Mutex<Owner>>,
     is_gateway: bool,
@@ -213,7 +212,6 @@ impl Store {
     ///
     /// # Errors
     /// What the question fails with, or what is wrong with the store.
-    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
     pub(crate) async fn ask<Q: Question>(&self, question: Q) -> Result<Q::Output, StoreError> {
         self.reader.ask(question).await
     }
@@ -237,7 +235,6 @@ impl Store {
     }
 
     /// News of what is committed here, and on PostgreSQL by other gateways.
-    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "queues, which wait for news, come next"))]
     pub(crate) fn signals(&self) -> &Arc<Signals> {
         &self.signals
     }

@@ -16,7 +16,7 @@ use sluicegate_store::redrive::{
 use super::forms::{FilterForm, by, invalid};
 use super::{complete, refused, shown};
 use crate::api::{Answer, Api, ApiCode, ApiError, Input, Query};
-use crate::forecast::{DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded};
+use crate::forecast::{BodyChange, DEFAULT_FORECASTS, Forecast, Forecaster, Letters, MAX_FORECASTS};
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -229,23 +229,12 @@ fn show_item(item: &Item) -> Value {
 }
 
 fn show_forecast(forecast: &Forecast) -> Value {
-    let failure = |recorded: &Recorded| json!({ "class": recorded.class.name(), "error": recorded.error, "place": recorded.place.as_deref() });
-    let expected = match &forecast.expected {
-        Expected::Delivered(targets) => {
-            json!({ "outcome": "delivered", "targets": targets.iter().map(|name| &**name).collect::<Vec<_>>() })
-        }
-        Expected::Dropped(reasons) => json!({ "outcome": "dropped", "reasons": reasons }),
-        Expected::DeadLettered(again) => json!({ "outcome": "dead_lettered", "failure": failure(again) }),
-        Expected::NotSent(why) => json!({ "outcome": "not_sent", "reason": why }),
-    };
-    let changes = forecast.changes.iter();
-    let changes: Vec<Value> =
-        changes.map(|change| json!({ "pointer": change.pointer, "old": change.old, "new": change.new })).collect();
+    let changes: Vec<Value> = forecast.changes.iter().map(BodyChange::to_json).collect();
     json!({
         "deadLetter": forecast.letter,
         "pipeline": *forecast.pipeline,
-        "recorded": failure(&forecast.recorded),
-        "expected": expected,
+        "recorded": forecast.recorded.to_json(),
+        "expected": forecast.expected.to_json(),
         "same": forecast.expected.is_same_as(&forecast.recorded),
         "bodyChanges": changes,
         "moreBodyChanges": forecast.more_changes,

@@ -15,7 +15,9 @@ use sluicegate_store::redrive::{
 use super::filter::FilterArgs;
 use super::text::{block, indented, inline};
 use super::{Place, StoreArgs, follow, jobs};
-use crate::forecast::{DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded};
+use crate::forecast::{
+    BodyChange, DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded,
+};
 use crate::store_options::MasterKeyArgs;
 
 /// `dlq redrive`.
@@ -205,23 +207,12 @@ fn write_forecast(forecast: &Forecast, out: &mut impl Write) -> std::io::Result<
 
 /// For programs.
 fn as_json(forecast: &Forecast) -> Value {
-    let failure = |recorded: &Recorded| json!({ "class": recorded.class.name(), "error": recorded.error, "place": recorded.place.as_deref() });
-    let expected = match &forecast.expected {
-        Expected::Delivered(targets) => {
-            json!({ "outcome": "delivered", "targets": targets.iter().map(|name| &**name).collect::<Vec<_>>() })
-        }
-        Expected::Dropped(reasons) => json!({ "outcome": "dropped", "reasons": reasons }),
-        Expected::DeadLettered(again) => json!({ "outcome": "dead_lettered", "failure": failure(again) }),
-        Expected::NotSent(why) => json!({ "outcome": "not_sent", "reason": why }),
-    };
-    let changes = forecast.changes.iter();
-    let changes: Vec<Value> =
-        changes.map(|change| json!({ "pointer": change.pointer, "old": change.old, "new": change.new })).collect();
+    let changes: Vec<Value> = forecast.changes.iter().map(BodyChange::to_json).collect();
     json!({
         "dead_letter": forecast.letter,
         "pipeline": *forecast.pipeline,
-        "recorded": failure(&forecast.recorded),
-        "expected": expected,
+        "recorded": forecast.recorded.to_json(),
+        "expected": forecast.expected.to_json(),
         "same": forecast.expected.is_same_as(&forecast.recorded),
         "body_changes": changes,
         "more_body_changes": forecast.more_changes,

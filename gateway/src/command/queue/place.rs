@@ -6,8 +6,9 @@ use std::sync::Arc;
 use anyhow::bail;
 use sluicegate_store::{Location, StoreOptions};
 
-use crate::config::{self, Config, Process};
-use crate::store_options::{MasterKeyArgs, store_options};
+use crate::command::location::configured;
+use crate::config::Config;
+use crate::store_options::MasterKeyArgs;
 
 /// Where the store is, and how it is read.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -59,15 +60,10 @@ impl PlaceArgs {
         match (data_dir, store, config) {
             (Some(data_dir), _, _) => given(Location::embedded(data_dir)),
             (None, Some(url), _) => given(Location::shared(url)),
-            (None, None, Some(file)) => match config::load(std::slice::from_ref(file), &Process) {
-                Ok(loaded) => {
-                    Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) })
-                }
-                Err(diagnostics) => bail!(
-                    "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR or --store URL names it \
-                     without one"
-                ),
-            },
+            (None, None, Some(file)) => {
+                let (options, config) = configured(file, "--data-dir DIR or --store URL names it")?;
+                Ok(Place { options, config: Some(Arc::new(config)) })
+            }
             (None, None, None) => bail!("give --config FILE, --data-dir DIR or --store URL, to say where the store is"),
         }
     }

@@ -113,7 +113,6 @@ pub(crate) struct Row {
 /// What a column may be is here as a whole, whether or not a module reads such a one already.
 ///
 /// Each is `Damaged` where the column has another type, or is not there.
-#[allow(dead_code, reason = "complete before all that reads is written")]
 impl Row {
     /// A number.
     pub fn integer(&self, column: usize) -> Result<i64, StoreError> {

@@ -65,25 +65,8 @@ pub(super) async fn insert(
     readiness: Readiness,
     claimed_by: Option<Owner>,
 ) -> Result<i64, StoreError> {
-    let [key_hash, bytes, letter, count, received, progress, head, original_head, body, original_body] =
-        entry.content();
-    let arguments = [
-        Arc::clone(&ledger.pipeline).into(),
-        Arc::clone(&entry.lane).into(),
-        readiness.timed.into(),
-        readiness.ready_at_ms.into(),
-        key_hash,
-        bytes,
-        letter,
-        count,
-        received,
-        progress,
-        head,
-        original_head,
-        body,
-        original_body,
-        claimed_by.into(),
-    ];
+    let mut arguments = written(Arc::clone(&ledger.pipeline).into(), entry, readiness);
+    arguments.push(claimed_by.into());
     let sql = &INSERT[usize::from(entry.key_hash.is_some())];
     match transaction.query_first(sql, &arguments).await? {
         Some(row) => row.integer(0),
@@ -114,25 +97,8 @@ pub(super) async fn replace(
     entry: &StoredEntry,
     readiness: Readiness,
 ) -> Result<bool, StoreError> {
-    let [key_hash, bytes, letter, count, received, progress, head, original_head, body, original_body] =
-        entry.content();
-    let mut arguments = vec![
-        seq.into(),
-        Arc::clone(&entry.lane).into(),
-        readiness.timed.into(),
-        readiness.ready_at_ms.into(),
-        key_hash,
-        bytes,
-        letter,
-        count,
-        received,
-        progress,
-        head,
-        original_head,
-        body,
-        original_body,
-        Arc::clone(&ledger.pipeline).into(),
-    ];
+    let mut arguments = written(seq.into(), entry, readiness);
+    arguments.push(Arc::clone(&ledger.pipeline).into());
     let sql = match transaction.backend() {
         Backend::Sqlite => &REPLACE[0],
         Backend::Postgres => {
@@ -149,6 +115,14 @@ pub(super) async fn replace(
         transaction.execute(sql, &arguments).await?;
     }
     Ok(true)
+}
+
+/// `$1` to `$14` of statements that write an entry; `first` is what they find it by, or its pipeline. Two more may follow.
+fn written(first: Value, entry: &StoredEntry, readiness: Readiness) -> Vec<Value> {
+    let mut arguments = Vec::with_capacity(16);
+    arguments.extend([first, Arc::clone(&entry.lane).into(), readiness.timed.into(), readiness.ready_at_ms.into()]);
+    arguments.extend(entry.content());
+    arguments
 }
 
 fn place(ledger: &Ledger, lane: &Arc<str>, key_hash: &Bytes) -> [Value; 3] {
