@@ -109,7 +109,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plugin(command) => plugin::run(&command, &mut out).await.map(ExitCode::from),
         Command::Bench(args) => bench::run(&args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Trace(args) => {
-            trace::run(&args, &args.location.find()?, &mut out).await?;
+            trace::run(&args, &args.store.find(None)?, &mut out).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Dlq(command) => {

@@ -14,7 +14,8 @@ use sluicegate_store::redrive::{
 
 use super::filter::FilterArgs;
 use super::text::{block, indented, inline};
-use super::{Place, StoreArgs, follow, jobs};
+use super::{follow, jobs};
+use crate::command::location::{Place, StoreArgs};
 use crate::forecast::{
     BodyChange, DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded,
 };

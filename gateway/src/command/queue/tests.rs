@@ -123,7 +123,7 @@ async fn what_cannot_be_is_refused_with_the_option_to_change() {
     beside
         .refuses(&["publish", "q", "1", "--delay", "1s", "--at", "2026-11-20T16:00:00Z"], "cannot be used with")
         .await;
-    assert!(parse(&["list"]).is_err(), "it has to be said where the store is");
+    assert!(parse(&["list", "--data-dir", "a", "--config", "b"]).is_err(), "the store is said once");
     beside.store.close().await;
 }
 
