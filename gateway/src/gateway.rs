@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::api::{Api, QueueSchemas};
 use crate::config::{Config, PipelineConfig, ServerConfig};
-use crate::queues::{Keeping, StoreQueues};
+use crate::queues::{AllQueues, Keeping, StoreQueues};
 use crate::redriving;
 use crate::server::{self, Snapshot, View};
 use crate::store_options::store_options;
@@ -115,11 +115,13 @@ impl Gateway {
         let stop_redriving = CancellationToken::new();
         let redriving = redriving::run(Arc::clone(&workshop.store), shown.clone(), stop_redriving.clone());
         let redriving = tokio::spawn(redriving);
+        let declared = shown.clone();
+        let all_queues = AllQueues::new(&workshop.queues, move || Arc::clone(&declared.borrow().queues));
         let api = Api {
             store: Arc::clone(&workshop.store),
             config: shown,
             host: workshop.host.clone(),
-            queues: workshop.queues.clone(),
+            queues: all_queues,
             meters: Arc::clone(&workshop.meters),
             schemas: QueueSchemas::default(),
             running: seen.clone(),

@@ -46,6 +46,12 @@ pub enum ApiCode {
     MethodNotAllowed,
     /// The thing was changed meanwhile, or is not in a state for that.
     Conflict,
+    /// What keeps the queue has no such thing.
+    NotSupported,
+    /// What keeps the queue cannot answer now.
+    BackendUnavailable,
+    /// What keeps the queue is not set up so that it can be used.
+    BackendRefused,
     /// The store cannot answer now.
     StoreUnavailable,
     /// A defect of the gateway.
@@ -74,6 +80,9 @@ impl ApiCode {
             Self::KeyReused => ("MQ_IDEMPOTENCY_KEY_REUSED", StatusCode::UNPROCESSABLE_ENTITY),
             Self::MethodNotAllowed => ("MQ_METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict => ("MQ_CONFLICT", StatusCode::CONFLICT),
+            Self::NotSupported => ("MQ_NOT_SUPPORTED", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::BackendUnavailable => ("MQ_BACKEND_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
+            Self::BackendRefused => ("MQ_BACKEND_REFUSED", StatusCode::BAD_GATEWAY),
             Self::StoreUnavailable => ("MQ_STORE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal => ("MQ_INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),
         }
@@ -170,7 +179,7 @@ impl ApiError {
 }
 
 /// What a client is asked to wait before it asks a store again that cannot answer, in seconds.
-const RETRY_AFTER_STORE_SECS: u64 = 5;
+pub(super) const RETRY_AFTER_STORE_SECS: u64 = 5;
 
 impl From<StoreError> for ApiError {
     /// A store that cannot answer now; resources turn what they know better (not found) into their own codes before.

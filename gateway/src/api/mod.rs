@@ -12,6 +12,7 @@ mod queue_form;
 mod queue_messages;
 mod queue_schemas;
 mod queues;
+mod service;
 mod subscriptions;
 
 use std::sync::Arc;
@@ -20,11 +21,11 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use sluicegate_plugin_host::PluginHost;
 use sluicegate_store::Store;
-use sluicegate_store::queue::Queues;
 use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::queue_meters::QueueMeters;
+use crate::queues::AllQueues;
 use crate::server::Snapshot;
 
 pub use error::{ApiCode, ApiError};
@@ -47,7 +48,7 @@ pub struct Api {
     /// Runs plugins in dry runs.
     pub host: PluginHost,
     /// Managed queues.
-    pub queues: Queues,
+    pub queues: AllQueues,
     /// What this gateway measures of them.
     pub meters: Arc<QueueMeters>,
     /// Their schemas, compiled.
@@ -60,7 +61,7 @@ pub struct Api {
 pub fn router(api: Api) -> Router {
     let resources: Router<Api> = Router::new().merge(messages::routes()).merge(dead_letters::routes());
     let resources = resources.merge(queues::routes()).merge(queue_messages::routes()).merge(publish::routes());
-    let resources = resources.merge(subscriptions::routes()).merge(monitoring::routes());
+    let resources = resources.merge(subscriptions::routes()).merge(monitoring::routes()).merge(service::routes());
     let unknown = || async { ApiError::new(ApiCode::PathNotFound, "the API has no such path") };
     let wrong_method = || async {
         ApiError::new(ApiCode::MethodNotAllowed, "this path has no such method; the header `Allow` lists those it has")

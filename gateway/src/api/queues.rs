@@ -6,10 +6,11 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sluicegate_store::queue::{MAX_PAGE_ITEMS, Settings, is_name};
+use sluicegate_store::queue::{MAX_PAGE_ITEMS, is_name};
 
 use super::queue_form::{QueueForm, ShownQueue};
 use super::{Answer, Api, ApiCode, ApiError, Input, Query, Segments};
+use crate::queues::defaults;
 
 /// Items of a page when the request does not say how many.
 pub(super) const DEFAULT_PAGE_ITEMS: usize = 100;
@@ -69,7 +70,8 @@ async fn create(State(api): State<Api>, Input(form): Input<QueueForm>) -> Result
     if form.revision.is_some() {
         return Err(ApiError::new(ApiCode::InvalidRequest, "`revision` is for updates: a new queue has none yet"));
     }
-    let settings = form.apply_to(&Settings::default())?;
+    let default = defaults(&api.config.borrow().queue_defaults);
+    let settings = form.apply_to(&default, &default)?;
     refuse_unknown_schema(&api, &form)?;
     if api.config.borrow().queues.get(name).is_some_and(|declaration| declaration.redis().is_some()) {
         let text =
@@ -95,9 +97,9 @@ async fn update(
     }
     refuse_declared(&api, &name, "changed")?;
     let before = api.queues.get(&name).await?;
-    let settings = form.apply_to(&before.settings)?;
+    let settings = form.apply_to(&before.settings, &defaults(&api.config.borrow().queue_defaults))?;
     refuse_unknown_schema(&api, &form)?;
-    let revision = form.revision.unwrap_or(before.revision);
+    let revision = form.revision.or(before.revision).unwrap_or_default();
     let queue = api.queues.update(&name, revision, &settings).await?;
     Ok(Answer(json!(ShownQueue::from(&queue))))
 }

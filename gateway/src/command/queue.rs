@@ -14,10 +14,13 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use sluicegate_connectors::cloudevents::parse_time;
 use sluicegate_connectors::quantity::{Size, Span};
-use sluicegate_store::queue::{AtLimit, Compression, Kind, Position, Queues, Start};
+use sluicegate_connectors::queue::Length;
+use sluicegate_store::queue::{AtLimit, Compression, Kind, Queues, Start};
 use sluicegate_store::{Store, StoreOptions};
 
 use super::dlq::is_broken_pipe;
+use crate::queues::{AllQueues, KeptPosition};
+use crate::queues::Place as MessagePlace;
 
 pub use place::{Place, PlaceArgs};
 
@@ -90,9 +93,9 @@ pub struct SettingsArgs {
     /// Most bytes of stored messages, such as 1GiB; no limit by default.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_bytes: Option<Size>,
-    /// Most messages; no limit by default.
-    #[arg(long, value_name = "N")]
-    pub max_messages: Option<u64>,
+    /// Most messages, or `unlimited`; 10000 unless the configuration's `queue_defaults` say otherwise.
+    #[arg(long, value_name = "N", value_parser = parse_length)]
+    pub max_messages: Option<Length>,
     /// What happens to new messages at a limit: refuse (default) or drop_oldest.
     #[arg(long, value_parser = parse_at_limit)]
     pub at_limit: Option<AtLimit>,
@@ -259,9 +262,9 @@ pub struct ResetArgs {
     pub queue: String,
     /// The group.
     pub group: String,
-    /// Where to go on: earliest, latest, an offset from 1, or a time (2026-11-20T16:00:00Z).
+    /// Where to go on: earliest, latest, an offset from 1 (in Redis: the id of an entry), or a time (2026-11-20T16:00:00Z).
     #[arg(long, value_name = "POSITION", value_parser = parse_position)]
-    pub to: Position,
+    pub to: KeptPosition,
     /// Make the group if there is none.
     #[arg(long)]
     pub create: bool,
@@ -311,6 +314,9 @@ pub struct CancelArgs {
     pub queue: String,
     /// The message's id.
     pub id: String,
+    /// Remove it although a group may have claimed it. In Redis there is no other way.
+    #[arg(long)]
+    pub force: bool,
 }
 
 impl QueueCommand {
@@ -362,13 +368,14 @@ pub async fn run(
     out: &mut (impl Write + Send),
 ) -> anyhow::Result<()> {
     let store = Arc::new(open(&place.options).await?);
-    let queues = Queues::new(Arc::clone(&store));
+    let declared = place.config.as_ref().map(|config| Arc::clone(&config.queues)).unwrap_or_default();
+    let queues = AllQueues::new(&Queues::new(Arc::clone(&store)), move || Arc::clone(&declared));
     let answered = match command {
         QueueCommand::List(args) => list::queues(args, &queues, out).await,
         QueueCommand::Show(args) => list::show(args, &queues, out).await,
         QueueCommand::Create(args) => change::create(args, place, &queues, out).await,
         QueueCommand::Update(args) => change::update(args, place, &queues, out).await,
-        QueueCommand::Delete(args) => change::delete(args, &queues, confirm, out).await,
+        QueueCommand::Delete(args) => change::delete(args, place, &queues, confirm, out).await,
         QueueCommand::Purge(args) => change::purge(args, &queues, confirm, out).await,
         QueueCommand::Publish(args) => publish::publish(args, place, &queues, &mut io::stdin().lock(), out).await,
         QueueCommand::Tail(args) => tail::tail(args, &queues, out).await,
@@ -398,6 +405,10 @@ fn parse_size(text: &str) -> Result<Size, String> {
     Size::parse(text).ok_or_else(|| "not a size; write 500B, 64KiB, 1MiB or 10GiB".to_owned())
 }
 
+fn parse_length(text: &str) -> Result<Length, String> {
+    Length::parse(text).ok_or_else(|| "write a number of messages from 1, or unlimited".to_owned())
+}
+
 fn parse_kind(name: &str) -> Result<Kind, String> {
     Kind::from_name(name).ok_or_else(|| "there are normal, ordered and delay".to_owned())
 }
@@ -415,17 +426,15 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     Ok((name.to_owned(), value.to_owned()))
 }
 
-fn parse_position(text: &str) -> Result<Position, String> {
-    match text {
-        "earliest" => Ok(Position::Earliest),
-        "latest" => Ok(Position::Latest),
-        _ => match text.parse() {
-            Ok(0) => Err("offsets count from 1".to_owned()),
-            Ok(offset) => Ok(Position::Offset(offset)),
-            Err(_) => parse_time(text)
-                .map(Position::Time)
-                .map_err(|_| "write earliest, latest, an offset, or a time (2026-11-20T16:00:00Z)".to_owned()),
-        },
+fn parse_position(text: &str) -> Result<KeptPosition, String> {
+    match (text, text.parse()) {
+        ("earliest", _) => Ok(KeptPosition::Earliest),
+        ("latest", _) => Ok(KeptPosition::Latest),
+        (_, Ok(MessagePlace::Offset(0))) => Err("offsets count from 1".to_owned()),
+        (_, Ok(place)) => Ok(KeptPosition::Place(place)),
+        (_, Err(())) => parse_time(text).map(KeptPosition::Time).map_err(|_| {
+            "write earliest, latest, an offset (in Redis: the id of an entry), or a time (2026-11-20T16:00:00Z)".to_owned()
+        }),
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use sluicegate_connectors::quantity::Secret;
-use sluicegate_connectors::queue::Declarations;
+use sluicegate_connectors::queue::{Declarations, Defaults};
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 use sluicegate_engine::failure::FailureClass;
 use sluicegate_engine::message::Message;
@@ -41,7 +41,9 @@ pub struct Config {
     pub schemas: Vec<Arc<SchemaConfig>>,
     /// All plugins: the declared ones in the order written, then the built-in ones that are used by name.
     pub plugins: Vec<Arc<PluginConfig>>,
-    /// All queues that are declared, by name.
+    /// What queues are like that do not say otherwise.
+    pub queue_defaults: Defaults,
+    /// All queues that are declared, by name, with nothing left out.
     pub queues: Arc<Declarations>,
     /// All pipelines, in the order written.
     pub pipelines: Vec<PipelineConfig>,

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use sluicegate_connectors::quantity::{Secret, Size, Span};
-use sluicegate_connectors::queue::Declaration;
+use sluicegate_connectors::queue::{Declaration, Defaults};
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 
 use super::dead_letter::DeadLetterConfig;
@@ -42,6 +42,9 @@ pub struct ConfigFile {
     /// Plugins by name. The built-in ones (`jq`, `content-router`, `topic-router`, `redact`, `split`) need no entry.
     #[serde(default)]
     pub plugins: Entries<PluginSection>,
+    /// What queues are like that do not say otherwise; `'${VAR:-10000}'` takes a value from the environment.
+    #[serde(default)]
+    pub queue_defaults: Defaults,
     /// The gateway's own durable queues by name, for `queue` sources and targets. Created, or brought to these
     /// properties, when the gateway starts; removing one here leaves it in the store.
     #[serde(default)]

@@ -5,5 +5,6 @@ mod messages;
 mod monitoring;
 mod publish;
 mod queues;
+mod redis_queues;
 mod server;
 mod subscriptions;

@@ -9,5 +9,6 @@ mod faults;
 mod plugin_cli;
 mod queues;
 mod raw_client;
+mod redis_queues;
 mod redrive;
 mod reload;

@@ -75,6 +75,7 @@ pub(crate) fn resolve(
         encryption,
         schemas,
         plugins,
+        queue_defaults: written.file.queue_defaults,
         queues,
         pipelines,
         tests,
