@@ -149,8 +149,12 @@ impl<'a> From<&'a KeptQueue> for ShownQueue<'a> {
             Backend::Store => Some(limit),
             Backend::Redis => None,
         };
-        let retention =
-            ShownRetention { max_age_ms: in_store(millis(max_age)), max_bytes, max_messages, at_limit: at_limit.name() };
+        let retention = ShownRetention {
+            max_age_ms: in_store(millis(max_age)),
+            max_bytes,
+            max_messages,
+            at_limit: at_limit.name(),
+        };
         let known = |count| queue.unavailable.is_none().then_some(count);
         Self {
             name: &queue.name,
@@ -190,7 +194,9 @@ mod tests {
     #[test]
     fn what_is_left_out_stays_and_null_is_the_default() {
         let before = Settings { ttl: Some(Duration::from_secs(5)), max_message_bytes: 7, ..Settings::default() };
-        let after = form(json!({ "retention": { "maxMessages": 10 } })).apply_to(&before, &Settings::default()).expect("settings");
+        let after = form(json!({ "retention": { "maxMessages": 10 } }))
+            .apply_to(&before, &Settings::default())
+            .expect("settings");
         assert_eq!((after.ttl, after.max_message_bytes), (before.ttl, 7));
         assert_eq!(after.retention.max_messages, Some(10));
         let cleared = form(json!({ "ttlMs": null, "maxMessageBytes": null, "retention": { "maxMessages": null } }));

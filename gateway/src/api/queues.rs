@@ -4,7 +4,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sluicegate_store::queue::{MAX_PAGE_ITEMS, is_name};
 
@@ -20,6 +20,9 @@ pub(super) fn routes() -> Router<Api> {
         .route("/mq/queues", get(list).post(create))
         .route("/mq/queues/{name}", get(show).put(update).delete(delete))
         .route("/mq/queues/{name}/purge", post(purge))
+        // A topic is a queue.
+        .route("/mq/topics", get(topics).post(create))
+        .route("/mq/topics/{name}", get(show).put(update).delete(delete))
 }
 
 /// A page of a list.
@@ -45,16 +48,18 @@ pub(super) fn page_items(limit: Option<usize>) -> Result<usize, ApiError> {
     }
 }
 
-#[derive(Serialize)]
-struct QueuePage<'a> {
-    queues: Vec<ShownQueue<'a>>,
-    next: Option<String>,
+async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Answer<Value>, ApiError> {
+    page_as("queues", &api, &query).await
 }
 
-async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Response, ApiError> {
+async fn topics(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Answer<Value>, ApiError> {
+    page_as("topics", &api, &query).await
+}
+
+async fn page_as(name: &str, api: &Api, query: &PageQuery) -> Result<Answer<Value>, ApiError> {
     let page = api.queues.list(page_items(query.limit)?, query.after.as_deref()).await?;
-    let queues = page.items.iter().map(ShownQueue::from).collect();
-    Ok(axum::response::IntoResponse::into_response(Answer(QueuePage { queues, next: page.next })))
+    let queues: Vec<ShownQueue<'_>> = page.items.iter().map(ShownQueue::from).collect();
+    Ok(Answer(json!({ name: queues, "next": page.next })))
 }
 
 async fn create(State(api): State<Api>, Input(form): Input<QueueForm>) -> Result<Response, ApiError> {

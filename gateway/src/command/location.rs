@@ -68,9 +68,7 @@ impl StoreArgs {
 /// The store that a configuration names.
 fn configured(file: &Path) -> anyhow::Result<Place> {
     match config::load(&[file.to_owned()], &Process) {
-        Ok(loaded) => {
-            Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) })
-        }
+        Ok(loaded) => Ok(Place { options: store_options(&loaded.config), config: Some(Arc::new(loaded.config)) }),
         Err(diagnostics) => bail!(
             "{diagnostics}\ncannot tell the store from this configuration; --data-dir DIR or --store URL names it without \
              one"

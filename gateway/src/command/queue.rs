@@ -19,8 +19,8 @@ use sluicegate_store::queue::{AtLimit, Compression, Kind, Queues, Start};
 use sluicegate_store::{Store, StoreOptions};
 
 use super::dlq::is_broken_pipe;
-use crate::queues::{AllQueues, KeptPosition};
 use crate::queues::Place as MessagePlace;
+use crate::queues::{AllQueues, KeptPosition};
 
 pub use place::{Place, PlaceArgs};
 
@@ -433,7 +433,8 @@ fn parse_position(text: &str) -> Result<KeptPosition, String> {
         (_, Ok(MessagePlace::Offset(0))) => Err("offsets count from 1".to_owned()),
         (_, Ok(place)) => Ok(KeptPosition::Place(place)),
         (_, Err(())) => parse_time(text).map(KeptPosition::Time).map_err(|_| {
-            "write earliest, latest, an offset (in Redis: the id of an entry), or a time (2026-11-20T16:00:00Z)".to_owned()
+            "write earliest, latest, an offset (in Redis: the id of an entry), or a time (2026-11-20T16:00:00Z)"
+                .to_owned()
         }),
     }
 }

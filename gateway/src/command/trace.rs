@@ -80,13 +80,7 @@ pub async fn run(args: &TraceArgs, found: &Place, out: &mut impl Write) -> anyho
     }
 }
 
-async fn show(
-    args: &TraceArgs,
-    id: &str,
-    found: &Place,
-    reader: &Reader,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
+async fn show(args: &TraceArgs, id: &str, found: &Place, reader: &Reader, out: &mut impl Write) -> anyhow::Result<()> {
     let Some(trace) = Trace::find(reader, id).await? else {
         bail!("{}", explain_unknown(id, found.config.as_ref().map(|config| &config.receipts)));
     };

@@ -99,7 +99,8 @@ impl AllQueues {
         let in_redis: Vec<&str> = in_redis.map(|(name, _)| name.as_str()).take(limit + 1).collect();
         // One that was in the store before it was moved to Redis is not shown twice.
         let stored = items.into_iter().filter(|queue| !in_redis.contains(&queue.name.as_str())).map(KeptQueue::from);
-        let mut names: Vec<(String, Option<KeptQueue>)> = stored.map(|queue| (queue.name.clone(), Some(queue))).collect();
+        let mut names: Vec<(String, Option<KeptQueue>)> =
+            stored.map(|queue| (queue.name.clone(), Some(queue))).collect();
         names.extend(in_redis.iter().map(|name| ((*name).to_owned(), None)));
         names.sort_by(|a, b| a.0.cmp(&b.0));
         let is_more = names.len() > limit;
@@ -243,11 +244,7 @@ impl AllQueues {
     ///
     /// # Errors
     /// As [`message`](Self::message).
-    pub async fn progress(
-        &self,
-        queue: &str,
-        which: WhichKept<'_>,
-    ) -> Result<Vec<(String, Progress)>, QueuesError> {
+    pub async fn progress(&self, queue: &str, which: WhichKept<'_>) -> Result<Vec<(String, Progress)>, QueuesError> {
         match self.keeper(queue) {
             Keeper::Store => Ok(self.store.progress(queue, in_store(which)?).await?),
             Keeper::Redis(redis) => redis.progress(which).await,

@@ -11,7 +11,9 @@ use sluicegate_connectors::redis::stream::{
 };
 use sluicegate_engine::failure::Failure;
 use sluicegate_engine::message::{Message, now_ms};
-use sluicegate_store::queue::{MAX_BATCH_MESSAGES, MAX_PAGE_ITEMS, Once, Progress, Publication, QueueError, Start, is_name};
+use sluicegate_store::queue::{
+    MAX_BATCH_MESSAGES, MAX_PAGE_ITEMS, Once, Progress, Publication, QueueError, Start, is_name,
+};
 
 use super::error::QueuesError;
 use super::kept::{
@@ -204,7 +206,8 @@ impl RedisQueue {
                 Some(_) | None => None,
             };
             let wanted = limit + 1 - items.len();
-            let pending = self.stream.pending(&group.name, from, wanted).await.map_err(|failure| self.failed(failure))?;
+            let pending =
+                self.stream.pending(&group.name, from, wanted).await.map_err(|failure| self.failed(failure))?;
             for one in pending {
                 let message = match self.stream.entry(one.id).await.map_err(|failure| self.failed(failure))? {
                     Some(entry) => listed(&entry),

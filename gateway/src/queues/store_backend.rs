@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use sluicegate_connectors::queue::{
-    self as declared, Backend, Declaration, Declarations, Defaults, Length, Member, Outgoing, QueueBackend, Verdict,
+    self as declared, Backend, Declaration, Declarations, Defaults, Member, Outgoing, QueueBackend, Verdict,
 };
 use sluicegate_engine::delivery::{Received, Token};
 use sluicegate_engine::failure::Failure;
@@ -90,8 +90,7 @@ impl Keeping {
 pub fn defaults(defaults: &Defaults) -> Settings {
     let Defaults { max_messages, max_age, max_message, consumer_timeout: _ } = defaults;
     let standard = Settings::default();
-    let retention =
-        Retention { max_age: max_age.0, max_messages: max_messages.messages(), ..standard.retention };
+    let retention = Retention { max_age: max_age.0, max_messages: max_messages.messages(), ..standard.retention };
     Settings { retention, max_message_bytes: max_message.0, ..standard }
 }
 
@@ -233,6 +232,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use sluicegate_connectors::queue::Length;
     use sluicegate_engine::failure::FailureKind;
 
     use super::*;

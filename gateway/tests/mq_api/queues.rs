@@ -146,3 +146,16 @@ async fn the_configuration_says_what_queues_are_like_that_do_not() {
     assert_eq!(reset["maxMessageBytes"], 512);
     server.close().await;
 }
+
+#[tokio::test]
+async fn topics_are_queues_under_another_name() {
+    let server = Server::start().await;
+    server.post("/topics", json!({ "name": "t", "compression": "zstd" })).await.expect(201);
+    assert_eq!(server.get("/topics/t").await.expect(200), server.get("/queues/t").await.expect(200));
+    assert_eq!(server.get("/topics").await.expect(200)["topics"][0]["name"], "t");
+    server.put("/topics/t", json!({ "ttlMs": 60_000 })).await.expect(200);
+    server.post("/topics/t/publish", json!({ "data": 1 })).await.expect(201);
+    assert_eq!(server.delete("/topics/t").await.expect(200), json!({ "deleted": "t" }));
+    server.get("/topics/t").await.refused(404, "MQ_QUEUE_NOT_FOUND", "`t`");
+    server.close().await;
+}

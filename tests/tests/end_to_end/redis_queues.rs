@@ -128,7 +128,10 @@ async fn groups_of_a_queue_in_redis_are_followed_moved_and_removed() -> Result<(
     let made = started.call("POST", "/subscriptions", group("g", "earliest"), 201).await?;
     ensure!(made["lag"] == 5 && made["pending"] == 0 && made["paused"] == false, "{made}");
     started.call("POST", "/subscriptions", group("g", "latest"), 200).await?;
-    ensure!(started.call("POST", "/subscriptions", group("late", "latest"), 201).await?["lag"] == 0, "it begins at the end");
+    ensure!(
+        started.call("POST", "/subscriptions", group("late", "latest"), 201).await?["lag"] == 0,
+        "it begins at the end"
+    );
 
     // Somebody reads two and settles one.
     let mut client = servers::redis().await?.connect().await?;
@@ -178,7 +181,10 @@ async fn a_paused_pipeline_reads_nothing_from_redis_until_it_is_resumed() -> Res
     };
     publish(1, 201).await?;
     let refused = json!({ "queue": queue, "data": {} });
-    ensure!(started.call("POST", "/publish", refused, 422).await?["code"] == "MQ_SCHEMA_VIOLATION", "its schema counts");
+    ensure!(
+        started.call("POST", "/publish", refused, 422).await?["code"] == "MQ_SCHEMA_VIOLATION",
+        "its schema counts"
+    );
     eventually("the first comes out", ARRIVAL_LIMIT, async || {
         ensure!(started.written()? == [1], "{:?}", started.written()?);
         Ok(())

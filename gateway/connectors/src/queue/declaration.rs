@@ -303,7 +303,9 @@ impl Declaration {
         if self.retention.max_bytes.is_some() {
             refuse("/retention/max_bytes", "limit of bytes");
         }
-        if self.retention.max_messages.and_then(Length::messages).is_some() && self.retention.at_limit == AtLimit::Refuse {
+        if self.retention.max_messages.and_then(Length::messages).is_some()
+            && self.retention.at_limit == AtLimit::Refuse
+        {
             let hint = "Write `at_limit: drop_oldest`, or keep the queue in the store.";
             let text = "a queue kept in Redis cannot refuse messages at `max_messages`";
             problems.push(problem("/retention/max_messages", text, hint));

@@ -13,11 +13,11 @@ mod either;
 mod source;
 mod target;
 
+pub use crate::redis::stream::Stream;
 pub use access::{Access, Declarations};
 pub use backend::{Member, Outgoing, QueueBackend, Verdict};
 pub use config::{SourceConfig, Start, TargetConfig};
 pub use declaration::{AtLimit, Backend, Compression, Declaration, Kind, RedisBackend, Retention, is_name};
-pub use crate::redis::stream::Stream;
 pub use defaults::{Defaults, Length, UNLIMITED};
 pub use source::QueueSource;
 pub use target::QueueTarget;

@@ -46,7 +46,9 @@ impl RedisInlet {
         let Some(key) = &self.group.paused_key else { return Ok(()) };
         loop {
             let asked = cmd("SISMEMBER").arg(key).arg(&self.group.group).query_async(&mut self.connection).await;
-            match asked.map_err(|error| self.group.failure("looking whether somebody has paused the reading", &error))? {
+            match asked
+                .map_err(|error| self.group.failure("looking whether somebody has paused the reading", &error))?
+            {
                 true => tokio::time::sleep(PAUSED_LOOK).await,
                 false => return Ok(()),
             }

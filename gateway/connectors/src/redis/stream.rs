@@ -18,7 +18,7 @@ use super::server::Server;
 use crate::quantity::Secret;
 
 pub use groups::{GroupInfo, GroupPosition};
-pub use publishing::{Added, AddOnce, OnceTaken};
+pub use publishing::{AddOnce, Added, OnceTaken};
 pub use reading::{MAX_SEARCHED_ENTRIES, PendingEntry, StoredEntry, StreamInfo};
 
 /// Deadline of connecting and of each command.

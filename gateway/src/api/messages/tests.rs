@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api, QueueSchemas};
-use crate::queues::AllQueues;
 use crate::config::in_memory::load_text;
+use crate::queues::AllQueues;
 use crate::trace::tests::filled;
 
 /// The API over a store with some receipts, on a port of its own.

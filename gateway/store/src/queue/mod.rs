@@ -53,6 +53,6 @@ pub use message::{Listed, MAX_BATCH_MESSAGES, Publication, Published, State, Whi
 pub use progress::{Pending, Progress};
 pub use queues::{Queue, Queues};
 pub use settings::{
-    AtLimit, Compression, DEFAULT_MAX_MESSAGES, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LARGEST_MESSAGE_BYTES, LONGEST_AGE, LONGEST_DELAY,
-    MAX_GROUPS, MAX_NAME_CHARS, MAX_QUEUES, Retention, Settings, is_name,
+    AtLimit, Compression, DEFAULT_MAX_MESSAGES, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LARGEST_MESSAGE_BYTES,
+    LONGEST_AGE, LONGEST_DELAY, MAX_GROUPS, MAX_NAME_CHARS, MAX_QUEUES, Retention, Settings, is_name,
 };

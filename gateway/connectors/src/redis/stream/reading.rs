@@ -70,7 +70,12 @@ impl Stream {
         usage.arg("USAGE").arg(&*self.key);
         // Some hosted servers do not allow it.
         let bytes = self.ask_raw::<Option<u64>>(&usage).await?.ok().flatten();
-        Ok(StreamInfo { entries, bytes, groups, last_id: last_id.filter(|id| *id != EntryId { millis: 0, sequence: 0 }) })
+        Ok(StreamInfo {
+            entries,
+            bytes,
+            groups,
+            last_id: last_id.filter(|id| *id != EntryId { millis: 0, sequence: 0 }),
+        })
     }
 
     /// At most `limit` entries after this one, oldest first.
