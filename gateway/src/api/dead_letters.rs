@@ -155,6 +155,10 @@ async fn purge(State(api): State<Api>, Input(form): Input<PurgeForm>) -> Result<
 
 /// One letter a line, read page by page as the client takes them. A failure in the middle breaks the answer off.
 async fn export(State(api): State<Api>, Query(query): Query<ListQuery>) -> Result<Response, ApiError> {
+    if query.limit.is_some() {
+        let text = "an export has all that match: leave `limit` out, or ask for `/dead-letters`";
+        return Err(ApiError::new(ApiCode::InvalidRequest, text));
+    }
     let (filter, _, after) = query.read(MAX_PAGE_LETTERS)?;
     // The first page before the status is said.
     let first = api.store.reader().letters(&filter, EXPORT_PAGE_LETTERS, after.as_deref()).await.map_err(refused)?;

@@ -99,7 +99,7 @@ async fn to_topic(
     form.check_type()?;
     let message_type = form.message_type;
     if let Some(message_type) = message_type {
-        let kind = api.queues.get(&name).await.map_err(unknown_topic)?.settings.kind;
+        let kind = api.queues.settings(&name).await.map_err(unknown_topic)?.kind;
         let fits = match (message_type, kind) {
             (MessageType::Normal, Kind::Normal)
             | (MessageType::Ordered, Kind::Ordered)
@@ -250,10 +250,10 @@ async fn publish(
     once: Option<Once>,
 ) -> Result<KeptBatch, ApiError> {
     let started = Instant::now();
-    let known = api.queues.get(queue).await.map_err(unknown_topic)?;
+    let settings = api.queues.settings(queue).await.map_err(unknown_topic)?;
     let count = publications.len();
     let published = async {
-        let publications = match &known.settings.schema {
+        let publications = match &settings.schema {
             None => publications,
             Some(schema) => {
                 let config = Arc::clone(&api.config.borrow());

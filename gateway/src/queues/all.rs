@@ -81,6 +81,17 @@ impl AllQueues {
         }
     }
 
+    /// What one queue is like; asks nobody about what it holds.
+    ///
+    /// # Errors
+    /// `NotFound`; the store's trouble.
+    pub async fn settings(&self, queue: &str) -> Result<Settings, QueuesError> {
+        match self.keeper(queue) {
+            Keeper::Store => Ok(self.store.get(queue).await?.settings),
+            Keeper::Redis(redis) => Ok(redis.settings()),
+        }
+    }
+
     /// Queues by name, those in Redis included even when they cannot be asked. `limit` is cut to 1 through
     /// [`MAX_PAGE_ITEMS`]; `after` is the [`Page::next`] of the page before.
     ///
@@ -260,7 +271,7 @@ impl AllQueues {
             Keeper::Store => Ok(self.store.cancel(queue, id).await?),
             Keeper::Redis(redis) => Err(redis.unsupported(
                 "way to take back only what nobody has claimed",
-                "to remove it whoever has it, use DELETE with `force=true`",
+                "to remove it whoever has it, add `force=true` (the command: --force)",
             )),
         }
     }

@@ -12,7 +12,7 @@ use sluicegate_connectors::redis::stream::{
 use sluicegate_engine::failure::Failure;
 use sluicegate_engine::message::{Message, now_ms};
 use sluicegate_store::queue::{
-    MAX_BATCH_MESSAGES, MAX_PAGE_ITEMS, Once, Progress, Publication, QueueError, Start, is_name,
+    MAX_BATCH_MESSAGES, MAX_PAGE_ITEMS, Once, Progress, Publication, QueueError, Settings, Start, is_name,
 };
 
 use super::error::QueuesError;
@@ -70,6 +70,10 @@ impl RedisQueue {
         }
     }
 
+    pub fn settings(&self) -> Settings {
+        settings(&self.declaration)
+    }
+
     /// How it is. One whose Redis cannot be asked says so in [`KeptQueue::unavailable`].
     pub async fn look(&self) -> KeptQueue {
         match self.stream.info().await {
@@ -87,7 +91,7 @@ impl RedisQueue {
         KeptQueue {
             name: self.name.to_string(),
             backend: Backend::Redis,
-            settings: settings(&self.declaration),
+            settings: self.settings(),
             revision: None,
             created_at_ms: None,
             updated_at_ms: None,

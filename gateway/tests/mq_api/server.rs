@@ -113,7 +113,12 @@ impl Server {
 
     /// Of a path below `/api/v1`.
     pub async fn get_below_api(&self, path: &str) -> Answer {
-        self.send("GET", &format!("/api/v1{path}"), "", "").await
+        self.call_below_api("GET", path, "").await
+    }
+
+    /// On a path below `/api/v1`.
+    pub async fn call_below_api(&self, method: &str, path: &str, body: impl ToString) -> Answer {
+        self.send(method, &format!("/api/v1{path}"), "", &body.to_string()).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -97,6 +97,11 @@ pub(super) async fn create(State(api): State<Api>, Input(form): Input<RedriveFor
         }
         return Ok(Answer(json!({ "dryRun": true, "forecasts": forecasts })).into_response());
     }
+    if form.limit.is_some() {
+        // Taken for a limit of the job it would let all the others go, too.
+        let text = "`limit` is for a dry run; a job takes all that match: give `ids`, or a narrower `filter`";
+        return Err(invalid(text.to_owned()));
+    }
     let rate_per_second = form.rate_per_second.unwrap_or(DEFAULT_RATE_PER_SECOND);
     if !(1..=MAX_RATE_PER_SECOND).contains(&rate_per_second) {
         let text = format!("`ratePerSecond` is {rate_per_second}; it may be 1 to {MAX_RATE_PER_SECOND}");
@@ -142,6 +147,9 @@ impl PageQuery {
 }
 
 async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Answer<Value>, ApiError> {
+    if query.state.is_some() {
+        return Err(invalid("`state` is of a job's items: ask for `/redrives/{id}/items`".to_owned()));
+    }
     let page = api.store.reader().redrives(query.limit()?, query.after.as_deref()).await.map_err(refused)?;
     let jobs: Vec<Value> = page.jobs.iter().map(show_job).collect();
     Ok(Answer(json!({ "redrives": jobs, "next": page.next })))

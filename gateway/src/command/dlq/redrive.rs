@@ -55,7 +55,7 @@ pub struct RedriveArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Letters a dry run looks at.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_FORECASTS as u64, value_parser = clap::value_parser!(u64).range(1..=MAX_FORECASTS as u64))]
+    #[arg(long, value_name = "N", requires = "dry_run", default_value_t = DEFAULT_FORECASTS as u64, value_parser = clap::value_parser!(u64).range(1..=MAX_FORECASTS as u64))]
     pub limit: u64,
     /// Create the job and do not wait for its end.
     #[arg(long)]

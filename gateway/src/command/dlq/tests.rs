@@ -315,6 +315,7 @@ fn the_command_line_is_checked_before_anything_is_read() {
         ("list --data-dir a --config b", "cannot be used with"),
         ("list --data-dir a --class explosion", "there are schema, rejected"),
         ("list --data-dir a --since yesterday", "how long ago it was"),
+        ("redrive --data-dir a --all --limit 5", "--dry-run"),
         ("list --data-dir a --limit 0", "not in 1..=1000000"),
         ("show --data-dir a", "required"),
     ] {

@@ -28,8 +28,8 @@ pub(super) async fn publish(
     input: &mut impl BufRead,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let queue = queues.get(&args.queue).await?;
-    let schema = schema(args, place, queue.settings.schema.as_deref())?;
+    let settings = queues.settings(&args.queue).await?;
+    let schema = schema(args, place, settings.schema.as_deref())?;
     let mut bodies: Box<dyn BufRead + '_> = match (&args.body, &args.file) {
         (Some(body), _) => Box::new(body.as_bytes()),
         (None, Some(file)) => {
