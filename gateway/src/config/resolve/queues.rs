@@ -98,6 +98,21 @@ mod tests {
     }
 
     #[test]
+    fn a_pipeline_on_a_queue_is_another_one_with_other_defaults() {
+        let fingerprints = |defaults: &str| {
+            let text = format!(
+                "queue_defaults: {defaults}\nqueues: {{ q: {{}} }}\npipelines:\n  on: {{ source: {{ queue: q }}, \
+                 targets: {{ out: {{ stdio: {{}} }} }} }}\n  off: {{ source: {{ stdio: {{}} }}, targets: {{ out: {{ stdio: {{}} }} }} }}\n"
+            );
+            let config = load_text(&text).unwrap_or_else(|wrong| panic!("{wrong}")).config;
+            ["on", "off"].map(|name| config.pipeline(name).expect("a pipeline").fingerprint().to_owned())
+        };
+        let (before, after) = (fingerprints("{ max_age: 1d }"), fingerprints("{ max_age: 2d }"));
+        assert_ne!(before[0], after[0], "it would bring the queue back to what it was");
+        assert_eq!(before[1], after[1]);
+    }
+
+    #[test]
     fn defaults_that_cannot_be_are_told_where_they_stand() {
         let text = format!(
             "queue_defaults: {{ max_age: 1ms, max_message: 1GiB }}\n\
