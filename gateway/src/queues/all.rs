@@ -7,20 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::join_all;
 use sluicegate_connectors::queue::Declarations;
 use sluicegate_engine::message::Message;
-use sluicegate_store::queue::{
-    MAX_PAGE_ITEMS, Once, Position, Progress, Publication, QueueError, Queues, Settings, Start, Which,
-};
+use sluicegate_store::queue::{MAX_PAGE_ITEMS, Once, Progress, Publication, QueueError, Queues, Settings, Which};
 
 use super::error::QueuesError;
 use super::in_redis::RedisQueue;
-use super::kept::{
-    KeptBatch, KeptGroup, KeptMessage, KeptPending, KeptPosition, KeptQueue, Page, Place, WhichKept, page,
-};
+use super::kept::{KeptBatch, KeptMessage, KeptPending, KeptQueue, Page, Place, WhichKept, page};
 
 /// The queues of the store, and those that the configuration keeps in Redis. Cheap to clone.
 #[derive(Clone)]
 pub struct AllQueues {
-    store: Queues,
+    pub(super) store: Queues,
     declared: Arc<dyn Fn() -> Arc<Declarations> + Send + Sync>,
     /// Those in Redis that were asked for, with their connections.
     in_redis: Arc<Mutex<HashMap<String, RedisQueue>>>,
@@ -33,7 +29,7 @@ impl fmt::Debug for AllQueues {
 }
 
 /// Who keeps a queue, and how it is asked.
-enum Keeper {
+pub(super) enum Keeper {
     /// The store, which may have no such queue.
     Store,
     /// A Redis Stream.
@@ -51,7 +47,7 @@ impl AllQueues {
         &self.store
     }
 
-    fn keeper(&self, queue: &str) -> Keeper {
+    pub(super) fn keeper(&self, queue: &str) -> Keeper {
         let declared = (self.declared)();
         let Some(declaration) = declared.get(queue).filter(|declaration| declaration.redis().is_some()) else {
             return Keeper::Store;
@@ -286,106 +282,6 @@ impl AllQueues {
             Keeper::Redis(redis) => redis.delete_message(which).await,
         }
     }
-
-    /// Makes a group, and says whether it is new. One that exists stays where it is.
-    ///
-    /// # Errors
-    /// `NotFound`, `Invalid`, `TooMany`.
-    pub async fn create_group(&self, queue: &str, group: &str, start: Start) -> Result<bool, QueuesError> {
-        match self.keeper(queue) {
-            Keeper::Store => Ok(self.store.create_group(queue, group, start).await?),
-            Keeper::Redis(redis) => redis.create_group(group, start).await,
-        }
-    }
-
-    /// The groups of a queue, by name.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub async fn groups(&self, queue: &str) -> Result<Vec<KeptGroup>, QueuesError> {
-        match self.keeper(queue) {
-            Keeper::Store => Ok(self.store.groups(queue).await?.into_iter().map(KeptGroup::from).collect()),
-            Keeper::Redis(redis) => redis.groups().await,
-        }
-    }
-
-    /// One group.
-    ///
-    /// # Errors
-    /// `NotFound`, `GroupNotFound`.
-    pub async fn group(&self, queue: &str, group: &str) -> Result<KeptGroup, QueuesError> {
-        match self.keeper(queue) {
-            Keeper::Store => Ok(self.store.group(queue, group).await?.into()),
-            Keeper::Redis(redis) => redis.group(group).await,
-        }
-    }
-
-    /// Gives the group nothing any more, on any gateway: at once in the store, within a second in Redis.
-    ///
-    /// # Errors
-    /// As [`group`](Self::group).
-    pub async fn pause(&self, queue: &str, group: &str) -> Result<(), QueuesError> {
-        match self.keeper(queue) {
-            Keeper::Store => Ok(self.store.pause(queue, group).await?),
-            Keeper::Redis(redis) => redis.set_paused(group, true).await,
-        }
-    }
-
-    /// Goes on after [`pause`](Self::pause).
-    ///
-    /// # Errors
-    /// As [`group`](Self::group).
-    pub async fn resume(&self, queue: &str, group: &str) -> Result<(), QueuesError> {
-        match self.keeper(queue) {
-            Keeper::Store => Ok(self.store.resume(queue, group).await?),
-            Keeper::Redis(redis) => redis.set_paused(group, false).await,
-        }
-    }
-
-    /// Lets the group go on from another place. What it holds counts as settled.
-    ///
-    /// # Errors
-    /// As [`group`](Self::group); `Invalid` for a place of the other backend.
-    pub async fn reset(&self, queue: &str, group: &str, position: KeptPosition) -> Result<(), QueuesError> {
-        match self.keeper(queue) {
-            Keeper::Store => {
-                let position = match position {
-                    KeptPosition::Earliest => Position::Earliest,
-                    KeptPosition::Latest => Position::Latest,
-                    KeptPosition::Place(place) => Position::Offset(offset("position", place)?),
-                    KeptPosition::Time(at) => Position::Time(at),
-                };
-                Ok(self.store.reset(queue, group, position).await?)
-            }
-            Keeper::Redis(redis) => redis.reset(group, position).await,
-        }
-    }
-
-    /// Removes a group.
-    ///
-    /// # Errors
-    /// As [`group`](Self::group).
-    pub async fn delete_group(&self, queue: &str, group: &str) -> Result<(), QueuesError> {
-        match self.keeper(queue) {
-            Keeper::Store => Ok(self.store.delete_group(queue, group).await?),
-            Keeper::Redis(redis) => redis.delete_group(group).await,
-        }
-    }
-
-    /// The place before the first message that the group has not been given, if it reads in order; with priorities,
-    /// before as many as it has not been given.
-    ///
-    /// # Errors
-    /// As [`group`](Self::group).
-    pub async fn reached(&self, queue: &str, group: &str) -> Result<Place, QueuesError> {
-        match self.keeper(queue) {
-            Keeper::Store => {
-                let last = self.store.get(queue).await?.last_offset;
-                Ok(Place::Offset(last.saturating_sub(self.store.group(queue, group).await?.lag)))
-            }
-            Keeper::Redis(redis) => redis.reached(group).await,
-        }
-    }
 }
 
 const DECLARED_HINT: &str = "change or remove its declaration in the configuration, under `queues`";
@@ -397,7 +293,7 @@ fn in_store(which: WhichKept<'_>) -> Result<Which<'_>, QueuesError> {
     }
 }
 
-fn offset(what: &str, place: Place) -> Result<u64, QueuesError> {
+pub(super) fn offset(what: &str, place: Place) -> Result<u64, QueuesError> {
     match place {
         Place::Offset(offset) => Ok(offset),
         Place::Entry(id) => {

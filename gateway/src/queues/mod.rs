@@ -3,6 +3,7 @@
 
 mod all;
 mod error;
+mod groups;
 mod in_redis;
 mod kept;
 mod store_backend;
