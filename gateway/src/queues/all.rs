@@ -19,7 +19,7 @@ pub struct AllQueues {
     pub(super) store: Queues,
     declared: Arc<dyn Fn() -> Arc<Declarations> + Send + Sync>,
     /// Those in Redis that were asked for, with their connections.
-    in_redis: Arc<Mutex<HashMap<String, RedisQueue>>>,
+    in_redis: Arc<Mutex<HashMap<String, Arc<RedisQueue>>>>,
 }
 
 impl fmt::Debug for AllQueues {
@@ -33,7 +33,7 @@ pub(super) enum Keeper {
     /// The store, which may have no such queue.
     Store,
     /// A Redis Stream.
-    Redis(RedisQueue),
+    Redis(Arc<RedisQueue>),
 }
 
 impl AllQueues {
@@ -55,10 +55,11 @@ impl AllQueues {
         let mut known = self.in_redis.lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(queue) {
             // A reload may have moved it.
-            Some(found) if found.declaration == *declaration => Keeper::Redis(found.clone()),
+            Some(found) if found.declaration == *declaration => Keeper::Redis(Arc::clone(found)),
             Some(_) | None => match RedisQueue::new(queue, declaration) {
                 Some(new) => {
-                    known.insert(queue.to_owned(), new.clone());
+                    let new = Arc::new(new);
+                    known.insert(queue.to_owned(), Arc::clone(&new));
                     Keeper::Redis(new)
                 }
                 None => Keeper::Store,

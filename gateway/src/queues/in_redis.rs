@@ -22,8 +22,8 @@ use super::kept::{
 };
 use super::store_backend::settings;
 
-/// Cheap to clone.
-#[derive(Debug, Clone)]
+/// See the module.
+#[derive(Debug)]
 pub(super) struct RedisQueue {
     name: Arc<str>,
     pub(super) declaration: Declaration,
