@@ -6,6 +6,7 @@ mod credentials;
 mod durability;
 mod examples;
 mod faults;
+mod identity;
 mod plugin_cli;
 mod queues;
 mod raw_client;

@@ -7,6 +7,7 @@ mod changes;
 mod dead_letters;
 mod faults;
 mod gateways;
+mod identity;
 mod inbox;
 mod inbox_flow;
 mod queues;
