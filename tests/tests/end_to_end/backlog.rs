@@ -8,6 +8,8 @@ use sluicegate_tests::gateway::{Gateway, http_client};
 use sluicegate_tests::webhook::Webhook;
 use tokio::task::JoinSet;
 
+use crate::clients::in_inbox;
+
 const MESSAGES: usize = 100_000;
 /// Messages of one request: what is measured is the gateway, not the client.
 const BATCH: usize = 250;
@@ -100,7 +102,8 @@ async fn measure() -> Result<Measured> {
     let after = gateway.resident_bytes()?;
     let rates = rates(began, &accepted);
     println!("messages a second: {rates:.0?}; resident: {before} bytes, then {after}");
-    ensure!(hook.received().is_empty());
+    let waiting = in_inbox(&gateway, None).await?;
+    ensure!(waiting == MESSAGES as u64 && hook.received().is_empty(), "{waiting} wait");
     Ok(Measured {
         first_per_second: median(&rates[..WINDOWS]),
         last_per_second: median(&rates[rates.len() - WINDOWS..]),

@@ -12,12 +12,12 @@ use sluicegate_tests::gateway::{Gateway, http_client};
 use sluicegate_tests::webhook::Webhook;
 use sluicegate_tests::{eventually, servers};
 
-use crate::clients::ARRIVAL_LIMIT;
+use crate::clients::{ARRIVAL_LIMIT, in_inbox};
 use crate::posting::{Posting, number, numbers};
 
 /// Environment variable with the seed of an earlier run, to repeat its fates and moments.
 const SEED: &str = "SLUICEGATE_TEST_SEED";
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 4;
 /// Messages accepted between two kills.
 const PER_ROUND: usize = 150;
 /// How far ahead delayed messages are due.
@@ -181,25 +181,6 @@ impl Found {
         }
         Ok(())
     }
-}
-
-/// How many messages the pipeline's inbox holds, by the store's own word.
-async fn in_inbox(gateway: &Gateway, store: Option<&str>) -> Result<u64> {
-    const COUNT: &str = "SELECT count(*) FROM inbox";
-    let Some(url) = store else {
-        let path = gateway.folder().join("data/sluicegate.sqlite");
-        let counted = tokio::task::spawn_blocking(move || {
-            let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-            rusqlite::Connection::open_with_flags(path, flags)?.query_row(COUNT, [], |row| row.get::<_, i64>(0))
-        });
-        return Ok(u64::try_from(counted.await??)?);
-    };
-    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
-    let driving = tokio::spawn(connection);
-    let count: i64 = client.query_one(COUNT, &[]).await?.get(0);
-    drop(client);
-    driving.await??;
-    Ok(u64::try_from(count)?)
 }
 
 async fn survives(store: Option<String>) -> Result<()> {

@@ -11,6 +11,8 @@ mod examples;
 mod fates;
 mod faults;
 mod full_disk;
+mod lost_store;
+mod order;
 mod plugin_cli;
 mod posting;
 mod queues;
