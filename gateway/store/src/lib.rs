@@ -20,6 +20,7 @@
 pub mod backup;
 mod body;
 mod change;
+mod clock;
 mod database;
 pub mod dead_letter;
 pub mod deduplication;
@@ -29,6 +30,7 @@ mod expiry;
 pub mod idempotency;
 pub mod inbox;
 mod leases;
+mod opening;
 mod options;
 mod place;
 pub mod queue;
