@@ -12,6 +12,10 @@ use sluicegate_store::StoreError;
 pub enum ApiCode {
     /// The request's JSON, path or query is not what is asked for.
     InvalidRequest,
+    /// No credential, or none that is known.
+    Unauthorized,
+    /// The credential does not allow it.
+    Forbidden,
     /// No such path in the API.
     PathNotFound,
     /// No such queue.
@@ -57,6 +61,8 @@ impl ApiCode {
     fn meaning(self) -> (&'static str, StatusCode) {
         match self {
             Self::InvalidRequest => ("MQ_INVALID_REQUEST", StatusCode::BAD_REQUEST),
+            Self::Unauthorized => ("MQ_UNAUTHORIZED", StatusCode::UNAUTHORIZED),
+            Self::Forbidden => ("MQ_FORBIDDEN", StatusCode::FORBIDDEN),
             Self::PathNotFound => ("MQ_PATH_NOT_FOUND", StatusCode::NOT_FOUND),
             Self::QueueNotFound => ("MQ_QUEUE_NOT_FOUND", StatusCode::NOT_FOUND),
             Self::QueueExists => ("MQ_QUEUE_EXISTS", StatusCode::CONFLICT),

@@ -41,6 +41,7 @@ mod schema;
 mod signals;
 mod store;
 mod stored_message;
+pub mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod vault;
