@@ -57,12 +57,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         let seqs = self.ledger.end_run(self.number);
-        if self.store.backend() == Backend::Postgres && !seqs.is_empty() {
-            let ledger = Arc::clone(&self.ledger);
-            if !self.store.submit(Release { ledger, seqs: seqs.clone() }) {
-                self.ledger.books().orphans.extend(seqs);
-            }
-        }
+        give_back(&self.store, &self.ledger, seqs);
     }
 }
 
@@ -179,8 +174,7 @@ impl InboxInlet {
 
     async fn claim(&self, lanes: Vec<LaneWanted>, max_messages: usize, now_ms: u64) -> Result<Unopened, StoreError> {
         let (ledger, run) = (Arc::clone(&self.ledger), self.run.number);
-        let backend = self.store.backend();
-        let entries = match backend {
+        let entries = match self.store.backend() {
             Backend::Sqlite => {
                 let walk = ledger.walk(now_ms);
                 let found = self.store.ask(LookForReady { ledger, lanes, max_messages, now_ms }).await?;
@@ -197,7 +191,8 @@ impl InboxInlet {
             }
         };
         let seqs = entries.iter().map(|entry| entry.seq).collect();
-        Ok(Unopened { entries, kept: Kept { ledger: Arc::clone(&self.ledger), backend, seqs } })
+        let kept = Kept { store: Arc::clone(&self.store), ledger: Arc::clone(&self.ledger), seqs };
+        Ok(Unopened { entries, kept })
     }
 
     /// What can be opened, in its order; the rest is set aside.
@@ -227,10 +222,11 @@ struct Unopened {
     kept: Kept,
 }
 
-/// What is claimed and not handed over: if who asked has gone, or it could not be opened, it is given back.
+/// What is claimed and not handed over: if who asked has gone, or it could not be opened, it is given back, at once: another
+/// gateway may be able to open it.
 struct Kept {
+    store: Arc<Store>,
     ledger: Arc<Ledger>,
-    backend: Backend,
     seqs: Vec<i64>,
 }
 
@@ -246,14 +242,21 @@ impl Drop for Kept {
             return;
         }
         let mut books = self.ledger.books();
-        for seq in self.seqs.drain(..) {
-            if books.forget(seq).is_some() && self.backend == Backend::Postgres {
-                books.orphans.insert(seq);
-            }
-        }
+        self.seqs.retain(|seq| books.forget(*seq).is_some());
         books.walk_from_start();
         drop(books);
+        give_back(&self.store, &self.ledger, std::mem::take(&mut self.seqs));
         self.ledger.changed.notify_waiters();
+    }
+}
+
+/// Gives back what is claimed in the database, now or with the next claim.
+fn give_back(store: &Arc<Store>, ledger: &Arc<Ledger>, seqs: Vec<i64>) {
+    if store.backend() == Backend::Postgres
+        && !seqs.is_empty()
+        && !store.submit(Release { ledger: Arc::clone(ledger), seqs: seqs.clone() })
+    {
+        ledger.books().orphans.extend(seqs);
     }
 }
 

@@ -120,7 +120,7 @@ impl Store {
         self: &Arc<Self>,
         job: &ActiveJob,
         destinations: &Destinations,
-        letter: Option<Result<KeptLetter, StoreError>>,
+        letter: Found,
     ) -> Result<Step, StoreError> {
         let ends = |state, words: String| Ok(Step::Ends { state, words });
         let kept = match letter {
@@ -288,10 +288,13 @@ struct Next {
     limit: u64,
 }
 
+/// A letter, why it cannot be opened, or that it is gone.
+type Found = Option<Result<KeptLetter, StoreError>>;
+
 #[derive(Default)]
 struct NextLetters {
-    /// Number in the job, id, and the letter if it is still there, or why it cannot be opened.
-    letters: Vec<(u64, String, Option<Result<KeptLetter, StoreError>>)>,
+    /// Number in the job, id, letter.
+    letters: Vec<(u64, String, Found)>,
     /// Whether there are any that are not sent.
     pending: bool,
     /// How many are on their way.

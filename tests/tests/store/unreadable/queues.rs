@@ -171,8 +171,7 @@ async fn what_a_gateway_without_the_key_claims_another_one_gets() {
     let mut reading = read(&keyless).await;
     let refused = timeout(LIMIT, reading.inlet.receive(9)).await.expect("an answer").unwrap_err();
     assert!(refused.text.contains("no master key"), "{refused}");
-    drop((consumer, reading));
-
+    // While that one is still there, and asks no more.
     let other = queues.join("q", "g", Start::Earliest).await.unwrap();
     let claimed = claim(&other).await;
     assert_eq!((ids(&claimed), claimed[0].message.attempt), (vec!["m1"], 1), "that was no attempt");
