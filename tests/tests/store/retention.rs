@@ -98,7 +98,7 @@ async fn receipts_go_by_their_age_also_those_of_a_gateway_that_has_ended() {
         };
         let settings = ReceiptSettings { sample: 1.0, keep: Duration::from_secs(60) };
         let store = Arc::new(fresh.open().await);
-        let receipts = StoreReceipts::start(Arc::clone(&store), settings.clone());
+        let receipts = StoreReceipts::start(Arc::clone(&store), settings);
         for index in 0..MANY {
             record(&receipts, &format!("m{index}"), now_ms() - 30_000);
         }
