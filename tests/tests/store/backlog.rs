@@ -24,8 +24,8 @@ const ROWS: &str = "SLUICEGATE_TEST_BACKLOG";
 const DEFAULT_ROWS: u64 = 100_000;
 const CLIENTS: u64 = 64;
 const BODY_BYTES: usize = 1_024;
-/// Rounds with the backlog and without, in turn; the fastest of each counts.
-const ROUNDS: usize = 5;
+/// Of a round.
+const MESSAGES: u64 = 32 * CLIENTS;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes of this process that are in memory.
@@ -108,7 +108,8 @@ async fn scans(store: &Store) -> i64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_backlog_slows_nothing_and_takes_no_memory() {
     let asked = std::env::var(ROWS).ok().map(|rows| rows.parse::<u64>().unwrap());
-    let (rows, most) = asked.map_or((DEFAULT_ROWS, 2.5), |rows| (rows, 1.2));
+    // Rounds with the backlog and without, in turn: the fastest of each counts.
+    let (rows, rounds, most) = asked.map_or((DEFAULT_ROWS, 3, 2.5), |rows| (rows, 9, 1.2));
     both_places(async |fresh| {
         let store = Arc::new(fresh.open().await);
         fill(&store, "full", rows).await;
@@ -123,7 +124,7 @@ async fn a_large_backlog_slows_nothing_and_takes_no_memory() {
         let began = Instant::now();
         let (mut full, mut empty) = (Reading::open(&store, "full").await, Reading::open(&store, "empty").await);
         println!("{}: {rows} rows, counted in {:?}", fresh.name, began.elapsed());
-        let messages = 64 * CLIENTS;
+        let messages = MESSAGES;
         // Whatever is filled at first.
         admitting(&store, "empty", messages).await;
         empty.carrying(messages as usize).await;
@@ -131,7 +132,7 @@ async fn a_large_backlog_slows_nothing_and_takes_no_memory() {
         admitting(&store, "full", messages).await;
         let (before, scanned) = (resident_bytes(), if testing::is_shared(&store) { scans(&store).await } else { 0 });
         let mut fastest = [[Duration::MAX; 2]; 2];
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             for (with, pipeline, reading) in [(0, "empty", &mut empty), (1, "full", &mut full)] {
                 fastest[with][0] = fastest[with][0].min(admitting(&store, pipeline, messages).await);
                 fastest[with][1] = fastest[with][1].min(reading.carrying(messages as usize).await);
