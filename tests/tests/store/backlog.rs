@@ -4,7 +4,9 @@
 //! SLUICEGATE_TEST_BACKLOG=1000000 cargo test --release -p sluicegate-tests --test store -- --nocapture a_large_backlog
 //! ```
 //!
-//! There the promise is held to: 20 %. Otherwise the backlog is a tenth of that, and the bounds allow for neighbours.
+//! There the promise is held to: admission takes 20 % longer at most. Otherwise the backlog is a tenth of that, and the
+//! bound allows for neighbours. What is carried is read from where it was put long ago, not from where it was just written;
+//! that may take longer, but not by the backlog.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,6 +28,8 @@ const CLIENTS: u64 = 64;
 const BODY_BYTES: usize = 1_024;
 /// Of a round.
 const MESSAGES: u64 = 32 * CLIENTS;
+/// How many times as long carrying may take with a backlog.
+const MOST_CARRIED: f64 = 3.0;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes of this process that are in memory.
@@ -109,7 +113,8 @@ async fn scans(store: &Store) -> i64 {
 async fn a_large_backlog_slows_nothing_and_takes_no_memory() {
     let asked = std::env::var(ROWS).ok().map(|rows| rows.parse::<u64>().unwrap());
     // Rounds with the backlog and without, in turn: the fastest of each counts.
-    let (rows, rounds, most) = asked.map_or((DEFAULT_ROWS, 3, 2.5), |rows| (rows, 9, 1.2));
+    let (rows, rounds, most) =
+        asked.map_or((DEFAULT_ROWS, 3, [2.5, MOST_CARRIED]), |rows| (rows, 9, [1.2, MOST_CARRIED]));
     both_places(async |fresh| {
         let store = Arc::new(fresh.open().await);
         fill(&store, "full", rows).await;
@@ -149,7 +154,7 @@ async fn a_large_backlog_slows_nothing_and_takes_no_memory() {
                 rate(without),
                 rate(with)
             );
-            assert!(ratio <= most, "{what} takes {ratio:.2} times as long with a backlog of {rows}");
+            assert!(ratio <= most[index], "{what} takes {ratio:.2} times as long with a backlog of {rows}");
         }
         println!("{}: memory grew by {} KiB", fresh.name, grown >> 10);
         assert!(grown < 64 << 20, "{grown} bytes");
