@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod backlog;
 mod both;
 mod changes;
+mod clocks;
 mod dead_letters;
 mod faults;
 mod gateways;
@@ -13,4 +15,8 @@ mod inbox_flow;
 mod queues;
 mod receipts;
 mod redrive;
+mod retention;
+mod sigkill;
+mod tls;
+mod unreadable;
 mod vault;
