@@ -29,6 +29,7 @@ mod resolve;
 mod resolved;
 mod shape;
 mod surroundings;
+mod tenancy;
 mod tree;
 mod written;
 mod yaml;
@@ -40,9 +41,10 @@ pub use loading::{Loaded, load};
 pub use location::{FileId, Location, Sources};
 pub use resolved::{
     BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
-    MasterKey, PipelineConfig, PluginConfig, PluginLimits, ReceiptsConfig, SchemaConfig, ServerConfig, StepConfig,
-    TestCase,
+    MasterKey, Offers, PipelineConfig, PluginConfig, PluginLimits, ReceiptsConfig, SchemaConfig, ServerConfig,
+    StepConfig, TestCase,
 };
 pub use shape::schema;
 pub use surroundings::{Process, Surroundings};
+pub use tenancy::{Document, DocumentKind, Holdings, load_tenant};
 pub use tree::Node;
