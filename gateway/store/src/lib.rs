@@ -17,6 +17,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api_key;
+pub mod audit;
 pub mod backup;
 mod body;
 mod change;
