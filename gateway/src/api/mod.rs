@@ -24,8 +24,10 @@ use sluicegate_store::queue::Queues;
 use tokio::sync::watch;
 
 use crate::config::Config;
+use crate::in_force::InForce;
 use crate::queue_meters::QueueMeters;
 use crate::server::Snapshot;
+use crate::tenancy::States;
 
 pub use error::{ApiCode, ApiError};
 pub use input::{Answer, Input, Query, Segments, TextInput};
@@ -42,8 +44,12 @@ pub const MAX_API_BODY_BYTES: usize = 4 << 20;
 pub struct Api {
     /// All state.
     pub store: Arc<Store>,
-    /// The configuration in force.
+    /// The operator's configuration in force.
     pub config: watch::Receiver<Arc<Config>>,
+    /// All configurations in force.
+    pub in_force: watch::Receiver<Arc<InForce>>,
+    /// What has become of tenants' pipelines.
+    pub states: watch::Receiver<Arc<States>>,
     /// Runs plugins in dry runs.
     pub host: PluginHost,
     /// Managed queues.

@@ -63,7 +63,7 @@ impl Document {
 }
 
 /// What a tenant has, and may use.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holdings {
     /// Who it is.
     pub tenant: TenantName,

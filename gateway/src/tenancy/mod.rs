@@ -6,6 +6,7 @@
 
 mod holdings;
 mod states;
+mod translation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,18 +19,16 @@ use tokio::task::JoinError;
 
 use crate::config::{Config, Diagnostics, Document, Holdings, Loaded, load_tenant};
 
-pub use holdings::{Grants, Translated, translate};
+pub use holdings::{Estate, Wanted};
 pub use states::{PipelineState, States};
-
-/// Most mistaken documents that are taken out one after the other before a tenant is given up as a whole.
-const MAX_ROUNDS: usize = 1_000;
+pub use translation::{RESERVED_PREFIXES, translate};
 
 /// Reads and resolves what tenants have.
 pub struct Tenancy {
     store: Arc<Store>,
     queues: Queues,
     /// What each tenant had when it was last looked at.
-    known: BTreeMap<TenantName, Arc<Holdings>>,
+    known: BTreeMap<TenantName, Arc<Estate>>,
     states: watch::Sender<Arc<States>>,
 }
 
@@ -41,6 +40,8 @@ pub struct Changed {
     pub loaded: Arc<Loaded>,
     /// What is wrong with the documents of the others, by the document's [title](Document::title).
     pub mistakes: BTreeMap<String, Arc<Diagnostics>>,
+    /// All its resources that are pipelines.
+    pub wanted: Vec<Wanted>,
 }
 
 impl Tenancy {
@@ -70,24 +71,24 @@ impl Tenancy {
         for gone in self.known.keys().filter(|tenant| !all.contains_key(*tenant)).cloned().collect::<Vec<_>>() {
             all.insert(gone.clone(), holdings::nothing(gone));
         }
-        let is_new = |tenant: &TenantName, now: &Holdings| self.known.get(tenant).is_none_or(|before| **before != *now);
+        let is_new = |tenant: &TenantName, now: &Estate| self.known.get(tenant).is_none_or(|before| **before != *now);
         let changed: Vec<_> = all.into_iter().filter(|(tenant, now)| afresh || is_new(tenant, now)).collect();
         // Parsing and compiling schemas takes processor time: not on a worker of the runtime.
         let operator = Arc::clone(operator);
         let resolving = tokio::task::spawn_blocking(move || {
-            let resolve = |(tenant, holdings): (TenantName, Holdings)| {
-                let holdings = Arc::new(holdings);
-                (Arc::clone(&holdings), resolved(&operator, tenant, &holdings))
+            let resolve = |(_, estate): (TenantName, Estate)| {
+                let resolved = resolved(&operator, &estate);
+                (Arc::new(estate), resolved)
             };
             changed.into_iter().map(resolve).collect::<Vec<_>>()
         });
         let resolved = resolving.await.map_err(|error: JoinError| anyhow::anyhow!("resolving failed: {error}"))?;
         let mut changed = Vec::with_capacity(resolved.len());
-        for (holdings, resolved) in resolved {
-            if holdings.documents.is_empty() {
-                self.known.remove(&holdings.tenant);
+        for (estate, resolved) in resolved {
+            if estate.holdings.documents.is_empty() && estate.wanted.is_empty() {
+                self.known.remove(&estate.holdings.tenant);
             } else {
-                self.known.insert(holdings.tenant.clone(), holdings);
+                self.known.insert(estate.holdings.tenant.clone(), estate);
             }
             changed.push(resolved);
         }
@@ -96,25 +97,24 @@ impl Tenancy {
 }
 
 /// Takes out documents with mistakes until the others can be resolved.
-fn resolved(operator: &Config, tenant: TenantName, holdings: &Holdings) -> Changed {
-    let mut holdings = holdings.clone();
+fn resolved(operator: &Config, estate: &Estate) -> Changed {
+    let (mut holdings, wanted) = (estate.holdings.clone(), estate.wanted.clone());
+    let tenant = holdings.tenant.clone();
     let mut mistakes = BTreeMap::new();
-    for _ in 0..MAX_ROUNDS {
+    loop {
         let diagnostics = match load_tenant(operator, &holdings) {
-            Ok(loaded) => return Changed { tenant, loaded: Arc::new(loaded), mistakes },
+            Ok(loaded) => return Changed { tenant, loaded: Arc::new(loaded), mistakes, wanted },
             Err(diagnostics) => Arc::new(diagnostics),
         };
         let is_wrong = |document: &Document| diagnostics.concern(&document.title());
-        let wrong: Vec<String> = holdings.documents.iter().filter(|d| is_wrong(d)).map(Document::title).collect();
         // What stands in no document is wrong with all of them.
-        let all = wrong.is_empty();
-        holdings.documents.retain(|document| !all && !is_wrong(document));
-        let titles = if all { Vec::new() } else { wrong };
-        mistakes.extend(titles.into_iter().map(|title| (title, Arc::clone(&diagnostics))));
+        let all = !holdings.documents.iter().any(is_wrong);
+        let (wrong, right) = std::mem::take(&mut holdings.documents).into_iter().partition(|d| all || is_wrong(d));
+        let wrong: Vec<Document> = wrong;
+        assert!(!wrong.is_empty(), "a tenant without documents has mistakes: {diagnostics}");
+        mistakes.extend(wrong.iter().map(|document| (document.title(), Arc::clone(&diagnostics))));
+        holdings.documents = right;
     }
-    let nothing = load_tenant(operator, &holdings::nothing(tenant.clone()));
-    let loaded = nothing.unwrap_or_else(|wrong| unreachable!("a tenant without documents has mistakes: {wrong}"));
-    Changed { tenant, loaded: Arc::new(loaded), mistakes }
 }
 
 /// What is wrong with one more document beside those that a tenant has, without taking it; `Ok` has what it would be.
@@ -139,12 +139,10 @@ pub fn try_document(operator: &Config, mut holdings: Holdings, document: Documen
     }
 }
 
-impl Tenancy {
-    /// What a tenant has at this moment.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub async fn holdings(store: &Arc<Store>, queues: &Queues, tenant: &TenantName) -> anyhow::Result<Holdings> {
-        holdings::of(store, queues, tenant).await
-    }
+/// What a tenant has at this moment; none if there is no such tenant.
+///
+/// # Errors
+/// The store cannot be read.
+pub async fn estate(store: &Arc<Store>, queues: &Queues, tenant: &TenantName) -> anyhow::Result<Option<Estate>> {
+    holdings::of(store, queues, tenant).await
 }

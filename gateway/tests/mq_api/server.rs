@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sluicegate::api::{self, Api, QueueSchemas};
 use sluicegate::config::{self, Process};
+use sluicegate::in_force::InForce;
 use sluicegate::queue_meters::QueueMeters;
 use sluicegate::server::Snapshot;
 use sluicegate_plugin_host::{HostConfig, PluginHost};
@@ -85,10 +86,14 @@ impl Server {
         let queues = Queues::new(Arc::clone(&store));
         let (snapshot, running) = watch::channel(Arc::default());
         let host = PluginHost::new(HostConfig { max_instances: 1, ..HostConfig::default() }).expect("a host");
-        let (_, config) = watch::channel(Arc::new(config));
+        let config = Arc::new(config);
+        let in_force = watch::channel(Arc::new(InForce::of(Arc::clone(&config)))).1;
+        let (_, config) = watch::channel(config);
         let api = Api {
             store: Arc::clone(&store),
             config,
+            in_force,
+            states: watch::channel(Arc::default()).1,
             host,
             queues: queues.clone(),
             meters: Arc::new(QueueMeters::default()),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api, QueueSchemas};
 use crate::config::in_memory::load_text;
+use crate::in_force::InForce;
 use crate::trace::tests::filled;
 
 /// The API over a store with some receipts, on a port of its own.
@@ -31,6 +32,8 @@ impl Served {
         let api = Api {
             queues: Queues::new(Arc::clone(&store)),
             store,
+            in_force: watch::channel(Arc::new(InForce::of(Arc::new(config.clone())))).1,
+            states: watch::channel(Arc::default()).1,
             config: watch::channel(Arc::new(config)).1,
             host,
             meters: Arc::default(),

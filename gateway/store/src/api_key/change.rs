@@ -55,7 +55,10 @@ impl NewKey {
             return Err(KeyError::Invalid { what: "name", text });
         }
         if self.scopes.is_empty() || self.scopes.len() > MAX_SCOPES || !self.scopes.iter().all(|scope| is_name(scope)) {
-            return Err(KeyError::Invalid { what: "scopes", text: format!("there are 1 to {MAX_SCOPES} of them, each a name") });
+            return Err(KeyError::Invalid {
+                what: "scopes",
+                text: format!("there are 1 to {MAX_SCOPES} of them, each a name"),
+            });
         }
         if self.expires_at_ms.is_some_and(|expires| expires <= now_ms()) {
             return Err(KeyError::Invalid { what: "expiresAt", text: "it is in the past".to_owned() });
@@ -190,7 +193,8 @@ impl Change for Create {
         let forgotten = now_ms().saturating_sub(KEEP_REVOKED.as_millis() as u64);
         transaction.execute("DELETE FROM api_keys WHERE revoked_at_ms < $1", &[forgotten.into()]).await?;
         let (condition, values) = of_realm(&new.realm);
-        let count = transaction.query_first(&format!("SELECT count(*) FROM api_keys WHERE {condition}"), &values).await?;
+        let count =
+            transaction.query_first(&format!("SELECT count(*) FROM api_keys WHERE {condition}"), &values).await?;
         if count.map(|row| row.unsigned(0)).transpose()?.is_some_and(|count| count >= MAX_KEYS_OF_A_REALM) {
             return Ok(Err(KeyError::TooMany { limit: MAX_KEYS_OF_A_REALM }));
         }

@@ -38,7 +38,9 @@ pub enum KeyError {
         text: String,
     },
     /// There are as many as there may be.
-    #[error("there are {limit} keys of this realm, and there may be no more; revoked ones are removed a day after they were revoked")]
+    #[error(
+        "there are {limit} keys of this realm, and there may be no more; revoked ones are removed a day after they were revoked"
+    )]
     TooMany {
         /// How many.
         limit: u64,

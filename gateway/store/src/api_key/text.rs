@@ -132,8 +132,14 @@ mod tests {
         let text = key.expose();
         assert!(PresentedKey::parse(text).is_some());
         let wrong = [
-            "", "sgk_", &text[1..], &text[..text.len() - 1], &format!("{text}a"), &text.to_uppercase(),
-            &text.replacen('_', "-", 1), &format!(" {text}"),
+            "",
+            "sgk_",
+            &text[1..],
+            &text[..text.len() - 1],
+            &format!("{text}a"),
+            &text.to_uppercase(),
+            &text.replacen('_', "-", 1),
+            &format!(" {text}"),
         ];
         for text in wrong {
             assert!(PresentedKey::parse(text).is_none(), "{text}");

@@ -41,7 +41,10 @@ impl Store {
         grants: Grants,
     ) -> Result<Tenant, TenantError> {
         if RESERVED_NAMES.contains(&name.as_str()) {
-            return Err(TenantError::Invalid { what: "name", text: format!("`{name}` is reserved; choose another one") });
+            return Err(TenantError::Invalid {
+                what: "name",
+                text: format!("`{name}` is reserved; choose another one"),
+            });
         }
         check_display(display)?;
         quotas.check()?;

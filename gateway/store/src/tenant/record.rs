@@ -121,7 +121,8 @@ impl Grants {
     /// # Errors
     /// Names that are none, or too many.
     pub(super) fn check(&self) -> Result<(), TenantError> {
-        let hint = format!("a name has 1 to {MAX_NAME_CHARS} of a-z, 0-9, `-` and `_`, and begins with a letter or digit");
+        let hint =
+            format!("a name has 1 to {MAX_NAME_CHARS} of a-z, 0-9, `-` and `_`, and begins with a letter or digit");
         let lists = [
             ("grants.targets", &self.targets),
             ("grants.sources", &self.sources),
@@ -135,7 +136,8 @@ impl Grants {
             let is_hosts = what == "grants.hosts";
             if let Some(wrong) = names.iter().find(|name| if is_hosts { !is_host(name) } else { !is_name(name) }) {
                 let shown: String = wrong.chars().take(MAX_NAME_CHARS).collect();
-                let hint = if is_hosts { "a host is written `api.example.org` or `api.example.org:8443`" } else { &hint };
+                let hint =
+                    if is_hosts { "a host is written `api.example.org` or `api.example.org:8443`" } else { &hint };
                 return Err(TenantError::Invalid { what, text: format!("`{shown}` is none; {hint}") });
             }
         }
