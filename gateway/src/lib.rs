@@ -15,6 +15,7 @@ pub mod in_force;
 pub mod queue_meters;
 pub mod queues;
 pub mod redriving;
+mod schema_compatibility;
 pub mod server;
 pub mod spool;
 pub mod store_options;

@@ -48,6 +48,14 @@ pub enum ApiCode {
     KeyReused,
     /// The path is there, the method is not.
     MethodNotAllowed,
+    /// No such resource of this tenant.
+    ResourceNotFound,
+    /// A resource of that name exists.
+    ResourceExists,
+    /// A document with mistakes.
+    DocumentInvalid,
+    /// A quota is used up.
+    QuotaExceeded,
     /// The thing was changed meanwhile, or is not in a state for that.
     Conflict,
     /// The store cannot answer now.
@@ -79,6 +87,10 @@ impl ApiCode {
             Self::RedriveNotFound => ("MQ_REDRIVE_NOT_FOUND", StatusCode::NOT_FOUND),
             Self::KeyReused => ("MQ_IDEMPOTENCY_KEY_REUSED", StatusCode::UNPROCESSABLE_ENTITY),
             Self::MethodNotAllowed => ("MQ_METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED),
+            Self::ResourceNotFound => ("MQ_RESOURCE_NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::ResourceExists => ("MQ_RESOURCE_EXISTS", StatusCode::CONFLICT),
+            Self::DocumentInvalid => ("MQ_DOCUMENT_INVALID", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::QuotaExceeded => ("MQ_QUOTA_EXCEEDED", StatusCode::FORBIDDEN),
             Self::Conflict => ("MQ_CONFLICT", StatusCode::CONFLICT),
             Self::StoreUnavailable => ("MQ_STORE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal => ("MQ_INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),

@@ -12,6 +12,7 @@ mod queue_form;
 mod queue_messages;
 mod queue_schemas;
 mod queues;
+mod resources;
 mod subscriptions;
 
 use std::sync::Arc;
@@ -67,6 +68,7 @@ pub fn router(api: Api) -> Router {
     let resources: Router<Api> = Router::new().merge(messages::routes()).merge(dead_letters::routes());
     let resources = resources.merge(queues::routes()).merge(queue_messages::routes()).merge(publish::routes());
     let resources = resources.merge(subscriptions::routes()).merge(monitoring::routes());
+    let resources = resources.merge(resources::routes());
     let unknown = || async { ApiError::new(ApiCode::PathNotFound, "the API has no such path") };
     let wrong_method = || async {
         ApiError::new(ApiCode::MethodNotAllowed, "this path has no such method; the header `Allow` lists those it has")

@@ -44,7 +44,7 @@ pub use resolved::{
     MasterKey, Offers, PipelineConfig, PluginConfig, PluginLimits, ReceiptsConfig, SchemaConfig, ServerConfig,
     StepConfig, TestCase,
 };
-pub use shape::schema;
+pub use shape::{schema, secret_keys};
 pub use surroundings::{Process, Surroundings};
-pub use tenancy::{Document, DocumentKind, Holdings, load_tenant};
+pub use tenancy::{Document, DocumentKind, Holdings, document_json, load_tenant};
 pub use tree::Node;

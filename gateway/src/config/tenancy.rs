@@ -14,7 +14,7 @@ use sluicegate_store::tenant::{Realm, TenantName};
 
 use super::diagnostic::{Diagnostic, Diagnostics, did_you_mean, listing};
 use super::loading::{Loaded, Loading};
-use super::location::Location;
+use super::location::{Location, Sources};
 use super::resolve::Whose;
 use super::resolved::{Config, PipelineConfig, PluginConfig, StepConfig};
 use super::surroundings::Surroundings;
@@ -79,6 +79,12 @@ pub struct Holdings {
     pub targets: Vec<String>,
     /// Most messages that one of its pipelines may have between being read and being settled.
     pub max_in_flight: u64,
+}
+
+/// A document as JSON, without its places; none if it is neither YAML nor JSON.
+pub fn document_json(text: &str) -> Option<serde_json::Value> {
+    let file = Sources::default().add("document", "");
+    yaml::parse(file, text).ok().map(|node| node.to_json())
 }
 
 /// Resolves a tenant's documents. What is not theirs (server, data folder, store) is the operator's, and so are the
