@@ -30,6 +30,7 @@ static MIGRATIONS: &[Migration] = &migrations![
     "0007_vault",
     "0008_set_aside",
     "0009_tenants",
+    "0012_resources",
 ];
 
 /// The version this program writes and reads.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use sluicegate::api::{self, Api, QueueSchemas};
 use sluicegate::config::{self, Process};
+use sluicegate::in_force::InForce;
 use sluicegate::queue_meters::QueueMeters;
 use sluicegate::queues::AllQueues;
 use sluicegate::server::Snapshot;
@@ -93,10 +94,13 @@ impl Server {
         let host = PluginHost::new(HostConfig { max_instances: 1, ..HostConfig::default() }).expect("a host");
         let config = Arc::new(config);
         let declared = Arc::clone(&config.queues);
+        let in_force = watch::channel(Arc::new(InForce::of(Arc::clone(&config)))).1;
         let (_, config) = watch::channel(config);
         let api = Api {
             store: Arc::clone(&store),
             config,
+            in_force,
+            states: watch::channel(Arc::default()).1,
             host,
             queues: AllQueues::new(&queues, move || Arc::clone(&declared)),
             meters: Arc::new(QueueMeters::default()),

@@ -15,6 +15,7 @@ mod inbox_flow;
 mod queues;
 mod receipts;
 mod redrive;
+mod resources;
 mod retention;
 mod sigkill;
 mod tls;
