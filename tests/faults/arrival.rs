@@ -13,7 +13,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use sluicegate_tests::servers::connect_to_rabbitmq;
 use tokio::time::timeout;
 
-use crate::lane::{Lane, To};
+use crate::lane::{Lane, Target};
 use crate::payload::SEAL;
 
 /// Before a new connection.
@@ -30,10 +30,10 @@ pub async fn receive(lane: Arc<Lane>, folder: PathBuf) {
     loop {
         // However a connection ends, the next one goes on.
         let ended = match lane.to {
-            To::RabbitMq => consume(&lane).await,
-            To::Redis => reading.stream(&lane).await,
-            To::File => reading.file(&lane, &folder),
-            To::Http | To::Queue => return,
+            Target::RabbitMq => consume(&lane).await,
+            Target::Redis => reading.stream(&lane).await,
+            Target::File => reading.file(&lane, &folder),
+            Target::Http | Target::Queue => return,
         };
         tokio::time::sleep(if ended.is_ok() { LOOK } else { PAUSE }).await;
     }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
+use sluicegate_tests::gateway::Gateway;
 
 use crate::fault::{Fault, await_that};
 use crate::oracle::{Account, Latency};
@@ -13,6 +14,8 @@ use crate::world::{Servers, World};
 pub const RECOVERY_LIMIT: Duration = Duration::from_secs(30);
 /// For all that was acknowledged to arrive, once everything is healed.
 const DRAIN_LIMIT: Duration = Duration::from_secs(90);
+/// From SIGTERM to the end: above the gateway's own limit for draining.
+const STOP_LIMIT: Duration = Duration::from_secs(45);
 /// Messages of each lane before the first fault.
 const WARM_UP: u64 = 20;
 /// A run with fewer shows nothing.
@@ -51,7 +54,9 @@ struct Window {
 /// Runs it. `seconds` makes it a long one.
 pub async fn run(run: &Run, servers: &mut Servers, seed: u64, seconds: Option<u64>) -> Result<Findings> {
     let began = Instant::now();
-    let mut random = fastrand::Rng::with_seed(seed ^ run.name.bytes().fold(0, |sum, byte| sum * 31 + u64::from(byte)));
+    let mut random = fastrand::Rng::with_seed(
+        seed ^ run.name.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31) + u64::from(byte)),
+    );
     let mut world = World::start(run, &run.pairs(seed, seconds.is_some()), servers, seed).await?;
     world.start_load(run.rate);
     let (mut findings, mut windows) = (Findings::default(), Vec::new());
@@ -198,10 +203,8 @@ async fn drain(world: &mut World<'_>, findings: &mut Findings) {
         findings.troubles.push(format!("{error:#}"));
     }
     for gateway in &mut world.gateways {
-        match gateway.stop().await {
-            Ok(status) if status.success() => {}
-            Ok(status) => findings.troubles.push(format!("asked to stop, the gateway ended with {status}")),
-            Err(error) => findings.troubles.push(format!("the gateway could not be stopped: {error:#}")),
+        if let Err(error) = stop(gateway).await {
+            findings.troubles.push(format!("{error:#}"));
         }
         let output = gateway.output();
         if output.contains("panicked at") {
@@ -212,6 +215,19 @@ async fn drain(world: &mut World<'_>, findings: &mut Findings) {
         Ok(left) => findings.troubles.extend(left),
         Err(error) => findings.troubles.push(format!("the brokers cannot be asked what is left: {error:#}")),
     }
+}
+
+/// SIGTERM: it drains and ends well.
+async fn stop(gateway: &mut Gateway) -> Result<()> {
+    gateway.terminate()?;
+    let end = Instant::now() + STOP_LIMIT;
+    while gateway.is_running()? {
+        ensure!(Instant::now() < end, "asked to stop, the gateway still runs after {STOP_LIMIT:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let status = gateway.ended(STOP_LIMIT).await;
+    ensure!(status.success(), "asked to stop, the gateway ended with {status}");
+    Ok(())
 }
 
 fn panic_of(output: &str) -> String {

@@ -10,7 +10,7 @@ use crate::oracle::{Oracle, Terms};
 
 /// Where a lane's messages come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum From {
+pub enum Source {
     HttpAccepted,
     HttpDelivered,
     RabbitMq,
@@ -21,7 +21,7 @@ pub enum From {
 
 /// Where they go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum To {
+pub enum Target {
     Http,
     RabbitMq,
     Redis,
@@ -30,10 +30,10 @@ pub enum To {
 }
 
 /// All sources, in the order in which short runs take turns.
-pub const SOURCES: [From; 6] =
-    [From::HttpAccepted, From::HttpDelivered, From::RabbitMq, From::Redis, From::Queue, From::File];
+pub const SOURCES: [Source; 6] =
+    [Source::HttpAccepted, Source::HttpDelivered, Source::RabbitMq, Source::Redis, Source::Queue, Source::File];
 /// All targets.
-pub const TARGETS: [To; 5] = [To::Http, To::RabbitMq, To::Redis, To::Queue, To::File];
+pub const TARGETS: [Target; 5] = [Target::Http, Target::RabbitMq, Target::Redis, Target::Queue, Target::File];
 
 /// What the systems of a run are called by: the gateway by one URL, perhaps through a proxy, the test by another.
 #[derive(Debug, Clone, Default)]
@@ -46,8 +46,8 @@ pub struct Addresses {
 
 #[derive(Debug)]
 pub struct Lane {
-    pub from: From,
-    pub to: To,
+    pub from: Source,
+    pub to: Target,
     pub oracle: Arc<Oracle>,
     pub addresses: Addresses,
     /// Queue, stream, file or path on the source's side.
@@ -60,11 +60,11 @@ pub struct Lane {
 }
 
 impl Lane {
-    pub fn new(from: From, to: To, mut terms: Terms, addresses: &Addresses, hook: &Hook) -> Self {
-        terms.sealed = from != From::File;
+    pub fn new(from: Source, to: Target, mut terms: Terms, addresses: &Addresses, hook: &Hook) -> Self {
+        terms.sealed = from != Source::File;
         let oracle = Arc::new(Oracle::new(terms));
         let (mut hooks, mut manners) = (Vec::new(), Vec::new());
-        if matches!(to, To::Http | To::Queue) {
+        if matches!(to, Target::Http | Target::Queue) {
             for target in 0..terms.targets {
                 let (url, manner) = hook.open(Arc::clone(&oracle), target);
                 hooks.push(url);
@@ -100,7 +100,7 @@ impl Lane {
             writeln!(text, "      t{target}: {{ {settings} }}").expect("a string takes all");
         }
         self.finish(&mut text, max_in_flight);
-        if self.to == To::Queue {
+        if self.to == Target::Queue {
             write!(
                 text,
                 "  out-{number}:\n    source: {{ queue: {} }}\n    targets: {{ hook: {{ http: {{ url: '{}', timeout: 5s }} }} }}\n",
@@ -133,26 +133,26 @@ impl Lane {
 
     /// The gateway's own queues of this lane.
     pub fn own_queues(&self) -> Vec<&str> {
-        let input = (self.from == From::Queue).then_some(self.input.as_str());
-        input.into_iter().chain((self.to == To::Queue).then_some(self.output.as_str())).collect()
+        let input = (self.from == Source::Queue).then_some(self.input.as_str());
+        input.into_iter().chain((self.to == Target::Queue).then_some(self.output.as_str())).collect()
     }
 
     fn source(&self) -> String {
         let Addresses { rabbitmq_for_gateway: rabbitmq, redis_for_gateway: redis, .. } = &self.addresses;
         let (input, path) = (&self.input, self.path());
         match self.from {
-            From::HttpAccepted => format!("http: {{ path: {path}, respond: accepted }}"),
-            From::HttpDelivered => format!("http: {{ path: {path}, timeout: 8s }}"),
-            From::RabbitMq => format!("rabbitmq: {{ url: '{rabbitmq}', queue: {input}, heartbeat: 2s }}"),
+            Source::HttpAccepted => format!("http: {{ path: {path}, respond: accepted }}"),
+            Source::HttpDelivered => format!("http: {{ path: {path}, timeout: 8s }}"),
+            Source::RabbitMq => format!("rabbitmq: {{ url: '{rabbitmq}', queue: {input}, heartbeat: 2s }}"),
             // In order, what an earlier process left is read before what is new only under its own name.
-            From::Redis if self.oracle.terms().ordered => format!(
+            Source::Redis if self.oracle.terms().ordered => format!(
                 "redis: {{ url: '{redis}', stream: {input}, consumer: fault, claim_after: 2s, block: 500ms, timeout: 3s }}"
             ),
-            From::Redis => {
+            Source::Redis => {
                 format!("redis: {{ url: '{redis}', stream: {input}, claim_after: 2s, block: 500ms, timeout: 3s }}")
             }
-            From::Queue => format!("queue: {input}"),
-            From::File => format!("file: {{ path: {input}, follow: true, poll: 50ms }}"),
+            Source::Queue => format!("queue: {input}"),
+            Source::File => format!("file: {{ path: {input}, follow: true, poll: 50ms }}"),
         }
     }
 
@@ -160,17 +160,13 @@ impl Lane {
         let Addresses { rabbitmq_for_gateway: rabbitmq, redis_for_gateway: redis, .. } = &self.addresses;
         let output = &self.output;
         match self.to {
-            To::Http => self.hooks.iter().map(|url| format!("http: {{ url: '{url}', timeout: 2s }}")).collect(),
-            To::RabbitMq => {
+            Target::Http => self.hooks.iter().map(|url| format!("http: {{ url: '{url}', timeout: 2s }}")).collect(),
+            Target::RabbitMq => {
                 vec![format!("rabbitmq: {{ url: '{rabbitmq}', queue: {output}, heartbeat: 2s, publish_timeout: 5s }}")]
             }
-            To::Redis => vec![format!("redis: {{ url: '{redis}', stream: {output}, timeout: 3s }}")],
-            To::Queue => vec![format!("queue: {output}")],
-            To::File => vec![format!("file: {{ path: {output} }}")],
+            Target::Redis => vec![format!("redis: {{ url: '{redis}', stream: {output}, timeout: 3s }}")],
+            Target::Queue => vec![format!("queue: {output}")],
+            Target::File => vec![format!("file: {{ path: {output} }}")],
         }
-    }
-
-    pub fn uses(&self, from: &[From], to: &[To]) -> bool {
-        from.contains(&self.from) || to.contains(&self.to)
     }
 }

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::lane::{From, Lane};
+use crate::lane::{Lane, Source};
 use crate::payload::{Payload, SEAL};
 
 /// Between two batches of a driver.
@@ -49,10 +49,10 @@ pub async fn drive(lane: Arc<Lane>, inlets: Inlets, per_second: u32, stop: Cance
     loop {
         tokio::select! { () = stop.cancelled() => break, _ = ticks.tick() => {} }
         let sent = match lane.from {
-            From::HttpAccepted | From::HttpDelivered if lane.oracle.terms().ordered => {
+            Source::HttpAccepted | Source::HttpDelivered if lane.oracle.terms().ordered => {
                 in_turns(&lane, &inlets, batch).await
             }
-            From::HttpAccepted | From::HttpDelivered => {
+            Source::HttpAccepted | Source::HttpDelivered => {
                 for _ in 0..batch.min(MAX_REQUESTS.saturating_sub(requests.len())) {
                     requests.spawn(post(Arc::clone(&lane), inlets.clone(), lane.oracle.issue()));
                 }
@@ -61,10 +61,10 @@ pub async fn drive(lane: Arc<Lane>, inlets: Inlets, per_second: u32, stop: Cance
                 }
                 Ok(())
             }
-            From::RabbitMq => within(way.publish(&lane, batch)).await,
-            From::Redis => within(way.add(&lane, batch)).await,
-            From::Queue => within(enqueue(&lane, &inlets, batch)).await,
-            From::File => append(&lane, &inlets, batch),
+            Source::RabbitMq => within(way.publish(&lane, batch)).await,
+            Source::Redis => within(way.add(&lane, batch)).await,
+            Source::Queue => within(enqueue(&lane, &inlets, batch)).await,
+            Source::File => append(&lane, &inlets, batch),
         };
         if sent.is_err() {
             // Dead or stopped: that is what the faults are for.

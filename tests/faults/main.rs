@@ -22,9 +22,11 @@ mod report;
 mod table;
 mod world;
 
+use std::panic::AssertUnwindSafe;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use futures_util::FutureExt;
 
 use campaign::Findings;
 use report::{Row, Verdict, judge};
@@ -83,7 +85,7 @@ async fn run_all(chosen: &[&'static Run]) -> Result<ExitCode> {
         println!("{}: {}", run.name, run.about);
         let row = match world::obstacle(run) {
             Some(why) => Row { run, seed, findings: Findings::default(), verdict: Verdict::Skipped(why) },
-            None => match campaign::run(run, &mut servers, seed, seconds).await {
+            None => match unwound(campaign::run(run, &mut servers, seed, seconds)).await {
                 Ok(findings) => Row { run, seed, verdict: judge(run, &findings), findings },
                 Err(error) => {
                     // A server may be left dead or stopped: the next run starts its own.
@@ -110,6 +112,14 @@ async fn run_all(chosen: &[&'static Run]) -> Result<ExitCode> {
     let result = if failed == 0 { "ok" } else { "FAILED" };
     println!("test result: {result}. {passed} passed; {failed} failed; {skipped} ignored; seed {seed}");
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the tests' own instruments wait for in vain panics; the other runs take place all the same.
+async fn unwound<T>(running: impl Future<Output = Result<T>>) -> Result<T> {
+    AssertUnwindSafe(running).catch_unwind().await.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map_or("a panic without text", String::as_str);
+        Err(anyhow::anyhow!("{text}"))
+    })
 }
 
 fn number(variable: &str) -> Result<Option<u64>> {

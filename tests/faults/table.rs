@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::fault::Fault;
-use crate::lane::{From, SOURCES, TARGETS, To};
+use crate::lane::{SOURCES, Source, TARGETS, Target};
 use crate::proxy::Trouble;
 
 /// One run.
@@ -29,7 +29,7 @@ pub enum Pairs {
     /// Every source with every target; in the short form every source once, each with a target that the seed chooses, so
     /// that every target has its turn.
     Every,
-    These(&'static [(From, To)]),
+    These(&'static [(Source, Target)]),
 }
 
 /// What is unusual about a run.
@@ -69,15 +69,21 @@ const PLAIN: Options = Options {
 };
 
 const BROKERS: Pairs = Pairs::These(&[
-    (From::RabbitMq, To::Redis),
-    (From::Redis, To::RabbitMq),
-    (From::HttpAccepted, To::RabbitMq),
-    (From::HttpDelivered, To::Redis),
+    (Source::RabbitMq, Target::Redis),
+    (Source::Redis, Target::RabbitMq),
+    (Source::HttpAccepted, Target::RabbitMq),
+    (Source::HttpDelivered, Target::Redis),
 ]);
-const RABBITMQ: Pairs =
-    Pairs::These(&[(From::RabbitMq, To::Http), (From::HttpAccepted, To::RabbitMq), (From::RabbitMq, To::RabbitMq)]);
-const REDIS: Pairs =
-    Pairs::These(&[(From::Redis, To::Http), (From::HttpAccepted, To::Redis), (From::Redis, To::Redis)]);
+const RABBITMQ: Pairs = Pairs::These(&[
+    (Source::RabbitMq, Target::Http),
+    (Source::HttpAccepted, Target::RabbitMq),
+    (Source::RabbitMq, Target::RabbitMq),
+]);
+const REDIS: Pairs = Pairs::These(&[
+    (Source::Redis, Target::Http),
+    (Source::HttpAccepted, Target::Redis),
+    (Source::Redis, Target::Redis),
+]);
 
 /// All runs. Those of hostile plugins, of a tenant that floods and of a plugin swap belong here as soon as there are
 /// tenants.
@@ -95,7 +101,11 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "gateway-kill-ordered",
         about: "the same with an order by key",
-        pairs: Pairs::These(&[(From::RabbitMq, To::Redis), (From::Redis, To::Http), (From::Queue, To::Http)]),
+        pairs: Pairs::These(&[
+            (Source::RabbitMq, Target::Redis),
+            (Source::Redis, Target::Http),
+            (Source::Queue, Target::Http),
+        ]),
         faults: &[Fault::KillGateway],
         hold_ms: &[0],
         seconds: 10,
@@ -155,7 +165,7 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "redis-kill-everysec",
         about: "SIGKILL of Redis that fsyncs every second; what it confirmed in the 2 s before is excused",
-        pairs: Pairs::These(&[(From::Redis, To::Http), (From::HttpDelivered, To::Redis)]),
+        pairs: Pairs::These(&[(Source::Redis, Target::Http), (Source::HttpDelivered, Target::Redis)]),
         faults: &[Fault::KillRedis],
         hold_ms: &[1_000],
         seconds: 8,
@@ -175,7 +185,11 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "postgresql-kill",
         about: "SIGKILL of the PostgreSQL that keeps the store",
-        pairs: Pairs::These(&[(From::HttpAccepted, To::Http), (From::Queue, To::Http), (From::RabbitMq, To::Http)]),
+        pairs: Pairs::These(&[
+            (Source::HttpAccepted, Target::Http),
+            (Source::Queue, Target::Http),
+            (Source::RabbitMq, Target::Http),
+        ]),
         faults: &[Fault::KillPostgres],
         hold_ms: &[1_000],
         seconds: 8,
@@ -200,7 +214,7 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "one-of-ten",
         about: "one of ten targets slow, then hung; the other nine go on meanwhile",
-        pairs: Pairs::These(&[(From::RabbitMq, To::Http)]),
+        pairs: Pairs::These(&[(Source::RabbitMq, Target::Http)]),
         faults: &[Fault::SlowTarget, Fault::HungTarget],
         hold_ms: &[5_000, 30_000],
         seconds: 10,
@@ -210,7 +224,11 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "poison",
         about: "1 % of the messages are no JSON, and the gateway is killed",
-        pairs: Pairs::These(&[(From::HttpDelivered, To::Redis), (From::RabbitMq, To::Http), (From::Redis, To::Http)]),
+        pairs: Pairs::These(&[
+            (Source::HttpDelivered, Target::Redis),
+            (Source::RabbitMq, Target::Http),
+            (Source::Redis, Target::Http),
+        ]),
         faults: &[Fault::KillGateway],
         hold_ms: &[0],
         seconds: 8,
@@ -220,7 +238,7 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "bad-clients",
         about: "10,000 idle connections, slow headers and bodies, oversized bodies and compression bombs",
-        pairs: Pairs::These(&[(From::HttpAccepted, To::Redis), (From::RabbitMq, To::Redis)]),
+        pairs: Pairs::These(&[(Source::HttpAccepted, Target::Redis), (Source::RabbitMq, Target::Redis)]),
         faults: &[Fault::BadClients],
         hold_ms: &[4_000, 30_000],
         seconds: 6,
@@ -230,7 +248,7 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "redrive-kill",
         about: "SIGKILL of the gateway in the middle of a redrive",
-        pairs: Pairs::These(&[(From::HttpAccepted, To::Http)]),
+        pairs: Pairs::These(&[(Source::HttpAccepted, Target::Http)]),
         faults: &[Fault::KillWhileRedriving],
         hold_ms: &[0],
         seconds: 8,
@@ -250,7 +268,11 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "two-gateways",
         about: "two gateways on one PostgreSQL, one of them killed or stopped for longer than its lease",
-        pairs: Pairs::These(&[(From::HttpAccepted, To::Http), (From::Queue, To::Redis), (From::RabbitMq, To::Http)]),
+        pairs: Pairs::These(&[
+            (Source::HttpAccepted, Target::Http),
+            (Source::Queue, Target::Redis),
+            (Source::RabbitMq, Target::Http),
+        ]),
         faults: &[Fault::KillGateway, Fault::PauseGateway],
         hold_ms: &[12_000],
         seconds: 12,
@@ -260,7 +282,11 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "full-disk",
         about: "the volume of the gateway's data is full",
-        pairs: Pairs::These(&[(From::HttpAccepted, To::Http), (From::RabbitMq, To::Http), (From::RabbitMq, To::File)]),
+        pairs: Pairs::These(&[
+            (Source::HttpAccepted, Target::Http),
+            (Source::RabbitMq, Target::Http),
+            (Source::RabbitMq, Target::File),
+        ]),
         faults: &[Fault::FullDisk],
         hold_ms: &[3_000, 30_000],
         seconds: 6,
@@ -270,7 +296,7 @@ pub const RUNS: &[Run] = &[
     Run {
         name: "control",
         about: "a build that acknowledges before it delivers: the oracle must find messages lost",
-        pairs: Pairs::These(&[(From::RabbitMq, To::Http), (From::Redis, To::Http)]),
+        pairs: Pairs::These(&[(Source::RabbitMq, Target::Http), (Source::Redis, Target::Http)]),
         faults: &[Fault::KillGateway],
         hold_ms: &[0],
         seconds: 8,
@@ -281,7 +307,7 @@ pub const RUNS: &[Run] = &[
 
 impl Run {
     /// The lanes of a form with this seed.
-    pub fn pairs(&self, seed: u64, long: bool) -> Vec<(From, To)> {
+    pub fn pairs(&self, seed: u64, long: bool) -> Vec<(Source, Target)> {
         match self.pairs {
             Pairs::These(pairs) => pairs.to_vec(),
             Pairs::Every if long => SOURCES.iter().flat_map(|from| TARGETS.iter().map(|to| (*from, *to))).collect(),

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arrival::receive;
 use crate::hook::Hook;
-use crate::lane::{Addresses, From, Lane, To};
+use crate::lane::{Addresses, Lane, Source, Target};
 use crate::load::{Inlets, drive};
 use crate::oracle::Terms;
 use crate::proxy::{Proxy, address_of};
@@ -123,6 +123,13 @@ impl Drop for Disk {
     }
 }
 
+impl Drop for World<'_> {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.loads.iter().for_each(JoinHandle::abort);
+    }
+}
+
 /// Why a run cannot take place here.
 pub fn obstacle(run: &Run) -> Option<String> {
     run.options.small_disk.then(|| Disk::mount().err()).flatten().map(|error| format!("{error:#}"))
@@ -130,13 +137,18 @@ pub fn obstacle(run: &Run) -> Option<String> {
 
 impl<'a> World<'a> {
     /// Starts what the run needs, with its pipelines running.
-    pub async fn start(run: &Run, pairs: &[(From, To)], servers: &'a mut Servers, seed: u64) -> Result<World<'a>> {
+    pub async fn start(
+        run: &Run,
+        pairs: &[(Source, Target)],
+        servers: &'a mut Servers,
+        seed: u64,
+    ) -> Result<World<'a>> {
         let options = run.options;
         let hook = Hook::start().await?;
         let mut addresses = Addresses::default();
-        let uses = |from: &[From], to: &[To]| pairs.iter().any(|(f, t)| from.contains(f) || to.contains(t));
+        let uses = |from: &[Source], to: &[Target]| pairs.iter().any(|(f, t)| from.contains(f) || to.contains(t));
         let mut proxies = Vec::new();
-        if uses(&[From::RabbitMq], &[To::RabbitMq]) {
+        if uses(&[Source::RabbitMq], &[Target::RabbitMq]) {
             if servers.rabbitmq.is_none() {
                 servers.rabbitmq = Some(RabbitMq::start().await?);
             }
@@ -144,7 +156,7 @@ impl<'a> World<'a> {
             addresses.rabbitmq_for_gateway = proxied(&url, options.proxied, &mut proxies).await?;
             addresses.rabbitmq = url;
         }
-        if uses(&[From::Redis], &[To::Redis]) {
+        if uses(&[Source::Redis], &[Target::Redis]) {
             let url = servers.redis(options.everysec).await?.url().to_owned();
             addresses.redis_for_gateway = proxied(&url, options.proxied, &mut proxies).await?;
             addresses.redis = url;
@@ -157,7 +169,7 @@ impl<'a> World<'a> {
         } else {
             None
         };
-        let lane = |(lane, (from, to)): (usize, &(From, To))| {
+        let lane = |(lane, (from, to)): (usize, &(Source, Target))| {
             let Options { targets, ordered, poison_every, excused, .. } = options;
             let terms = Terms { seed, lane, targets, ordered, poison_every, sealed: true, excused };
             Arc::new(Lane::new(*from, *to, terms, &addresses, &hook))
@@ -324,7 +336,7 @@ impl<'a> World<'a> {
         let mut left = Vec::new();
         for lane in &self.lanes {
             let count = match lane.from {
-                From::RabbitMq => {
+                Source::RabbitMq => {
                     let connection = sluicegate_tests::servers::connect_to_rabbitmq(&lane.addresses.rabbitmq).await?;
                     let channel = connection.create_channel().await?;
                     let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -333,14 +345,13 @@ impl<'a> World<'a> {
                         .await?
                         .message_count() as u64
                 }
-                From::Redis => {
+                Source::Redis => {
                     let client = redis::Client::open(lane.addresses.redis.as_str())?;
                     let mut connection = client.get_multiplexed_async_connection().await?;
                     let group = format!("lane-{}", lane.oracle.terms().lane);
-                    let (pending,): (u64,) = pending(&mut connection, &lane.input, &group).await?;
-                    pending
+                    pending(&mut connection, &lane.input, &group).await?
                 }
-                From::HttpAccepted | From::HttpDelivered | From::Queue | From::File => 0,
+                Source::HttpAccepted | Source::HttpDelivered | Source::Queue | Source::File => 0,
             };
             if count > 0 {
                 left.push(format!("{count} messages are unsettled in the source of {}", lane.name()));
@@ -350,10 +361,16 @@ impl<'a> World<'a> {
     }
 }
 
-async fn pending(connection: &mut redis::aio::MultiplexedConnection, stream: &str, group: &str) -> Result<(u64,)> {
+/// Entries of a stream that a group has been given and has not settled.
+async fn pending(connection: &mut redis::aio::MultiplexedConnection, stream: &str, group: &str) -> Result<u64> {
     let answer: redis::Value = redis::cmd("XPENDING").arg(stream).arg(group).query_async(connection).await?;
-    let redis::Value::Array(parts) = answer else { bail!("XPENDING answers {answer:?}") };
-    Ok((redis::from_redis_value(parts.into_iter().next().context("a count")?)?,))
+    match &answer {
+        redis::Value::Array(parts) => match parts.first() {
+            Some(redis::Value::Int(count)) => Ok(u64::try_from(*count)?),
+            other => bail!("XPENDING counts {other:?}"),
+        },
+        other => bail!("XPENDING answers {other:?}"),
+    }
 }
 
 async fn proxied(url: &str, proxied: bool, proxies: &mut Vec<Proxy>) -> Result<String> {
