@@ -2,7 +2,7 @@
 //! runs; HTTP has its own in `hook`.
 
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(3);
 
 /// Receives until it is aborted.
 pub async fn receive(lane: Arc<Lane>, folder: PathBuf) {
-    let mut reading = Reading { last_id: "0-0".to_owned(), offset: 0 };
+    let mut reading = Reading { last_id: "0-0".to_owned(), offset: 0, last_line: Vec::new() };
     loop {
         // However a connection ends, the next one goes on.
         let ended = match lane.to {
@@ -65,7 +65,9 @@ async fn consume(lane: &Lane) -> Result<()> {
 /// How far a receiver has come.
 struct Reading {
     last_id: String,
+    /// Behind the last complete line.
     offset: u64,
+    last_line: Vec<u8>,
 }
 
 impl Reading {
@@ -91,15 +93,24 @@ impl Reading {
         }
     }
 
-    /// The lines that are complete since the last time.
-    fn file(&mut self, lane: &Lane, folder: &std::path::Path) -> Result<()> {
+    /// The lines that are complete since the last time. A batch that did not fit on the disk is taken back by its writer:
+    /// where the line read last is not there any more, the file is read once more from its beginning.
+    fn file(&mut self, lane: &Lane, folder: &Path) -> Result<()> {
         let mut file = std::fs::File::open(folder.join(&lane.output))?;
-        file.seek(SeekFrom::Start(self.offset))?;
+        let known = self.last_line.len() as u64;
+        file.seek(SeekFrom::Start(self.offset - known))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
+        let again = !bytes.starts_with(&self.last_line);
+        if again {
+            (self.offset, bytes) = (0, std::fs::read(folder.join(&lane.output))?);
+        } else {
+            bytes.drain(..self.last_line.len());
+        }
         let complete = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         for line in bytes[..complete].split_inclusive(|byte| *byte == b'\n') {
-            lane.oracle.arrive(0, &line[..line.len() - 1], None, false);
+            lane.oracle.arrive(0, &line[..line.len() - 1], None, again);
+            self.last_line = line.to_vec();
         }
         self.offset += complete as u64;
         Ok(())

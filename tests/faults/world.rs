@@ -1,6 +1,6 @@
 //! What a run happens in: real servers, kept from run to run, and the gateways, lanes and proxies of one run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::hook::Hook;
 use crate::lane::{Addresses, Lane, Source, Target};
 use crate::load::{Inlets, drive};
 use crate::oracle::Terms;
+use crate::payload;
 use crate::proxy::{Proxy, address_of};
 use crate::table::{Options, Run};
 
@@ -353,6 +354,14 @@ impl<'a> World<'a> {
                 }
                 Source::HttpAccepted | Source::HttpDelivered | Source::Queue | Source::File => 0,
             };
+            if lane.to == Target::File {
+                let text = std::fs::read(self.gateways[0].folder().join(&lane.output))?;
+                let lines =
+                    text.split(|byte| *byte == b'\n').filter_map(payload::number).collect::<BTreeSet<_>>().len();
+                if (lines as u64) < lane.oracle.delivered() {
+                    left.push(format!("only {lines} messages are in the file of {}", lane.name()));
+                }
+            }
             if count > 0 {
                 left.push(format!("{count} messages are unsettled in the source of {}", lane.name()));
             }
