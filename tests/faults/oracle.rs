@@ -64,7 +64,6 @@ pub struct Violations {
 /// What a lane has come to.
 #[derive(Debug, Clone, Default)]
 pub struct Account {
-    pub issued: u64,
     pub acknowledged: u64,
     pub delivered: u64,
     pub duplicates: u64,
@@ -223,7 +222,6 @@ impl Oracle {
     pub fn account(&self, deaths: &[Instant]) -> Account {
         let book = self.book();
         let mut account = Account {
-            issued: book.messages.len() as u64,
             duplicates: book.duplicates,
             dead_lettered: book.dead.len() as u64,
             violations: book.violations.clone(),

@@ -209,6 +209,10 @@ impl<'a> World<'a> {
                 Some(disk) => tempfile::tempdir_in(disk.folder.path())?,
                 None => new_folder()?,
             };
+            for lane in self.lanes.iter().filter(|lane| lane.from == Source::File) {
+                // A source that waits for its file is not ready.
+                std::fs::write(folder.path().join(&lane.input), "")?;
+            }
             let gateway = Gateway::start_build(&build, folder, &self.config()).await?;
             self.gateways.push(gateway);
         }
