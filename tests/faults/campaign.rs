@@ -240,11 +240,12 @@ fn last_lines(output: &str) -> String {
     lines[lines.len().saturating_sub(15)..].join("\n")
 }
 
-/// P99 of messages issued before the first fault, during any, and between or after them.
+/// P99 of messages that were through before the first fault, that any fault fell upon, and of the others.
 fn latencies(all: impl Iterator<Item = Latency>, windows: &[Window]) -> [Option<Duration>; 3] {
     let mut phases: [Vec<Duration>; 3] = Default::default();
     for Latency { issued_at, took } in all {
-        let during = windows.iter().any(|window| (window.hit..=window.recovered).contains(&issued_at));
+        let upon = |window: &Window| issued_at <= window.recovered && issued_at + took >= window.hit;
+        let during = windows.iter().any(upon);
         let before = windows.first().is_none_or(|first| issued_at < first.hit);
         phases[if during {
             1

@@ -23,12 +23,15 @@ mod table;
 mod world;
 
 use std::panic::AssertUnwindSafe;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use futures_util::FutureExt;
 
 use campaign::Findings;
+use sluicegate_tests::process::keep_output_in;
+
 use report::{Row, Verdict, judge};
 use table::{RUNS, Run};
 use world::Servers;
@@ -77,6 +80,10 @@ impl Asked {
 }
 
 async fn run_all(chosen: &[&'static Run]) -> Result<ExitCode> {
+    let output = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/faults-output.log");
+    std::fs::write(&output, "").with_context(|| format!("emptying {}", output.display()))?;
+    println!("what gateways and brokers say is kept in {}", output.display());
+    keep_output_in(output);
     let seed = number("SLUICEGATE_FAULT_SEED")?.unwrap_or(1);
     let seconds = number("SLUICEGATE_FAULT_SECONDS")?;
     let mut servers = Servers::default();
