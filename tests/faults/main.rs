@@ -28,10 +28,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use futures_util::FutureExt;
-
-use campaign::Findings;
 use sluicegate_tests::process::keep_output_in;
 
+use campaign::Findings;
 use report::{Row, Verdict, judge};
 use table::{RUNS, Run};
 use world::Servers;
