@@ -38,7 +38,7 @@ pub struct Findings {
     /// P99 before, during and after faults.
     pub latency: [Option<Duration>; 3],
     pub peak_bytes: u64,
-    /// The gateways' own retries, and messages that were given out once more after a fault.
+    /// The gateways' own retries and redrives, and messages that were given out once more after a fault.
     pub repeated: u64,
     pub troubles: Vec<String>,
     pub took: Duration,
@@ -70,7 +70,7 @@ pub async fn run(run: &Run, servers: &mut Servers, seed: u64, seconds: Option<u6
     findings.peak_bytes = world.peak_bytes();
     findings.accounts = world.lanes.iter().map(|lane| (lane.name(), lane.oracle.account(&world.deaths))).collect();
     let held_over = |window: &Window| world.lanes.iter().map(|lane| lane.oracle.held_over(window.hit)).sum::<u64>();
-    findings.repeated = world.retries() + windows.iter().map(held_over).sum::<u64>();
+    findings.repeated = world.retries() + world.redriven + windows.iter().map(held_over).sum::<u64>();
     findings.latency = latencies(world.lanes.iter().flat_map(|lane| lane.oracle.latencies()), &windows);
     findings.troubles.append(&mut world.troubles);
     findings.took = began.elapsed();
@@ -117,12 +117,9 @@ async fn one(
     windows: &mut Vec<Window>,
 ) -> Result<()> {
     world.sample().await;
-    let busy_by = Instant::now() + BUSY_LIMIT;
-    while world.in_flight() < BUSY && Instant::now() < busy_by {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let in_flight = busy(world).await;
     findings.faults += 1;
-    findings.landed += usize::from(world.in_flight() > 0);
+    findings.landed += usize::from(in_flight > 0);
     let hit = Instant::now();
     fault.hit(world, which).await?;
     let unaffected = fault.unaffected(world.options.targets);
@@ -142,6 +139,18 @@ async fn one(
     findings.recoveries.extend(recovered(world, 0..targets).await?);
     windows.push(Window { hit, recovered: Instant::now() });
     Ok(())
+}
+
+/// Waits until messages are in flight, many if there are, and says how many.
+async fn busy(world: &World<'_>) -> usize {
+    let began = Instant::now();
+    loop {
+        let (now, waited) = (world.in_flight(), began.elapsed());
+        if now >= BUSY || (now > 0 && waited > BUSY_LIMIT / 2) || waited > BUSY_LIMIT {
+            return now;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// How long each lane took until messages flowed to these targets.

@@ -109,7 +109,8 @@ impl Fault {
             }
             Self::KillWhileRedriving => {
                 world.gateways[0].restart().await?;
-                await_redrive(world, |job| job["state"] == "done").await?;
+                let job = await_redrive(world, |job| job["state"] == "done").await?;
+                world.redriven += job["counts"]["delivered"].as_u64().context("a count")?;
             }
             Self::Reload => {}
             Self::FullDisk => world.disk.as_ref().context("a small disk")?.free()?,
@@ -205,13 +206,14 @@ async fn kill_while_redriving(world: &mut World<'_>) -> Result<()> {
     world.gateways[0].kill()
 }
 
-async fn await_redrive(world: &World<'_>, reached: impl Fn(&Value) -> bool) -> Result<()> {
+/// The job, once it has come so far.
+async fn await_redrive(world: &World<'_>, reached: impl Fn(&Value) -> bool) -> Result<Value> {
     let id = world.redrive.as_ref().context("a redrive")?;
-    await_that("the redrive has come so far", async || {
-        let job: Value = serde_json::from_str(&world.gateways[0].text(&format!("/api/v1/redrives/{id}")).await?)?;
-        Ok(reached(&job))
-    })
-    .await
+    let look = async || -> Result<Value> {
+        Ok(serde_json::from_str(&world.gateways[0].text(&format!("/api/v1/redrives/{id}")).await?)?)
+    };
+    await_that("the redrive has come so far", async || Ok(reached(&look().await?))).await?;
+    look().await
 }
 
 /// Waits for it; unlike `eventually` it fails without a panic, so that the other runs take place.

@@ -61,6 +61,8 @@ pub struct World<'a> {
     pub clients: Vec<TcpStream>,
     pub slow: JoinSet<()>,
     pub redrive: Option<String>,
+    /// Messages that redrives delivered: each of them another attempt.
+    pub redriven: u64,
     store: Option<String>,
     reloads: u32,
     /// By process: retries and the most memory, in bytes.
@@ -189,6 +191,7 @@ impl<'a> World<'a> {
             clients: Vec::new(),
             slow: JoinSet::new(),
             redrive: None,
+            redriven: 0,
             store,
             reloads: 0,
             seen: BTreeMap::new(),
