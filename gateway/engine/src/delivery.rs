@@ -143,7 +143,8 @@ impl Delivery {
         in_flight: OwnedSemaphorePermit,
     ) -> Self {
         let Received { message, token, resumption } = received;
-        let delivery = Self { message: Arc::new(message), resumption, token, epoch, settled: Some((settled, in_flight)) };
+        let delivery =
+            Self { message: Arc::new(message), resumption, token, epoch, settled: Some((settled, in_flight)) };
         #[cfg(feature = "early-ack-fault-control")]
         delivery.settle_early();
         delivery
