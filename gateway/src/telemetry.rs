@@ -35,7 +35,12 @@ pub fn log(format: LogFormat, filter: &str) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| {
         format!("cannot read the log filter `{filter}`; try `info` or `info,sluicegate_engine=debug`")
     })?;
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        // Where standard error cannot be written (a full disk, a closed pipe) the complaint about that would panic, and
+        // with it the task that logged: a line of log is lost instead.
+        .log_internal_errors(false);
     match format {
         LogFormat::Text => {
             use std::io::IsTerminal as _;

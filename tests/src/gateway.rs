@@ -78,6 +78,18 @@ impl Gateway {
         Ok(gateway)
     }
 
+    /// As [`start_in`](Self::start_in), another build of the gateway.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_build(binary: &Path, folder: TempDir, config: &str) -> Result<Self> {
+        let port = Port::reserve()?;
+        write_config(folder.path(), &port, config)?;
+        let mut gateway = Self::spawn_build(binary, folder, CONFIG_FILE, port, &[])?;
+        gateway.await_ready().await?;
+        Ok(gateway)
+    }
+
     /// As [`start_unready`](Self::start_unready), in a folder that has files already.
     ///
     /// # Errors
@@ -95,7 +107,17 @@ impl Gateway {
     }
 
     fn spawn(folder: TempDir, config: &str, port: Port, environment: &[(&'static str, String)]) -> Result<Self> {
-        let mut command = Command::new(binary()?);
+        Self::spawn_build(binary()?, folder, config, port, environment)
+    }
+
+    fn spawn_build(
+        binary: &Path,
+        folder: TempDir,
+        config: &str,
+        port: Port,
+        environment: &[(&'static str, String)],
+    ) -> Result<Self> {
+        let mut command = Command::new(binary);
         command.args(["run", config]).current_dir(folder.path()).env("NO_COLOR", "1");
         command.envs(environment.iter().map(|(name, value)| (name, value)));
         let program = Program {
@@ -256,6 +278,14 @@ impl Gateway {
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()?;
         Ok(())
+    }
+
+    /// Whether its process still runs.
+    ///
+    /// # Errors
+    /// When it cannot be waited for.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.process.ended()?.is_none())
     }
 
     /// Starts it again after it ended, with the same configuration, data and port, and waits until it is ready.

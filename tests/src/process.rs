@@ -2,9 +2,11 @@
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +33,15 @@ exec 3<&- "$@" </dev/null
 const REAP_LIMIT: Duration = Duration::from_secs(10);
 /// Lines of output shown when a test fails.
 const SHOWN_LINES: usize = 150;
+
+static KEPT_IN: OnceLock<PathBuf> = OnceLock::new();
+
+/// From now on the last lines of processes that end are appended to this file instead of being printed: for tests with
+/// a harness of their own, which does not hold back what they print.
+pub fn keep_output_in(path: PathBuf) {
+    // The first call counts.
+    KEPT_IN.get_or_init(|| path);
+}
 
 /// What to start.
 #[derive(Debug)]
@@ -173,8 +184,16 @@ impl Drop for Process {
         while signal_group(self.id(), "0").is_ok_and(|status| status.success()) && std::time::Instant::now() < end {
             std::thread::yield_now();
         }
-        // The test harness shows this only if the test fails.
-        println!("--- output of {} (process {}):\n{}\n---", self.name, self.id(), self.last_lines());
+        let text = format!("--- output of {} (process {}):\n{}\n---\n", self.name, self.id(), self.last_lines());
+        match KEPT_IN.get() {
+            None => print!("{text}"), // the test harness shows this only if the test fails
+            Some(path) => {
+                let file = OpenOptions::new().create(true).append(true).open(path);
+                if let Err(error) = file.and_then(|mut file| file.write_all(text.as_bytes())) {
+                    eprintln!("keeping the output of {} in {}: {error}", self.name, path.display());
+                }
+            }
+        }
     }
 }
 

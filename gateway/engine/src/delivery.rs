@@ -143,7 +143,22 @@ impl Delivery {
         in_flight: OwnedSemaphorePermit,
     ) -> Self {
         let Received { message, token, resumption } = received;
-        Self { message: Arc::new(message), resumption, token, epoch, settled: Some((settled, in_flight)) }
+        let delivery =
+            Self { message: Arc::new(message), resumption, token, epoch, settled: Some((settled, in_flight)) };
+        #[cfg(feature = "early-ack-fault-control")]
+        delivery.settle_early();
+        delivery
+    }
+
+    /// Tells the source "delivered" before anything is: what `tests/faults` must notice.
+    #[cfg(feature = "early-ack-fault-control")]
+    fn settle_early(&self) {
+        let Some((settled, _)) = &self.settled else { return };
+        let (message, outcome) = (Arc::clone(&self.message), Outcome::default());
+        let settlement = Settled { token: self.token, message, outcome, epoch: self.epoch, _in_flight: None };
+        if settled.try_send(settlement).is_err() {
+            tracing::warn!("early settlement lost: the source has stopped");
+        }
     }
 
     /// The message as received.
@@ -163,6 +178,9 @@ impl Delivery {
 
     fn send(&mut self, outcome: Outcome) {
         let Some((settled, permit)) = self.settled.take() else { return };
+        if cfg!(feature = "early-ack-fault-control") {
+            return; // settled already
+        }
         let settlement = Settled {
             token: self.token,
             message: Arc::clone(&self.message),

@@ -87,6 +87,14 @@ impl RabbitMq {
         own(&mut self.server, "RabbitMQ")?.restart(async || probe(url).await).await
     }
 
+    /// Runs `rabbitmqctl ARGUMENTS` against it.
+    ///
+    /// # Errors
+    /// When it is the shared one or the command fails.
+    pub fn control(&mut self, arguments: &[&str]) -> Result<String> {
+        own(&mut self.server, "RabbitMQ")?.beside("rabbitmqctl", arguments)
+    }
+
     /// Lets it hang: connections stay open and nothing answers, until [`resume`](Self::resume).
     ///
     /// # Errors

@@ -26,11 +26,20 @@ impl Redis {
     /// # Errors
     /// When `redis-server` is missing or does not answer, with its log.
     pub async fn start() -> Result<Self> {
+        Self::start_with("always").await
+    }
+
+    /// As [`start`](Self::start), with another `appendfsync`: with `everysec` a kill of the machine loses what was written
+    /// in the last second, and a kill of the process what it had not yet handed to the kernel.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with(append_fsync: &str) -> Result<Self> {
         let port = Port::reserve()?;
         let folder = tempfile::Builder::new().prefix("sluicegate-redis-").tempdir()?;
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.number().to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        command.args(["--appendonly", "yes", "--appendfsync", append_fsync]);
         command.arg("--dir").arg(folder.path());
         let url = format!("redis://127.0.0.1:{}", port.number());
         let program = Program {

@@ -1,5 +1,6 @@
 //! What the three servers have in common: a program, its process, and the folder with its data.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -7,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::eventually;
 use crate::port::Port;
-use crate::process::{Process, Program};
+use crate::process::{Process, Program, run};
 
 /// A broker on a busy machine of two cores takes about ten seconds.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(90);
@@ -59,6 +60,16 @@ impl Server {
         self.process.kill()?;
         self.process = self.program.start()?;
         self.await_ready(probe).await
+    }
+
+    /// Runs another program of the server's own folder with the server's environment.
+    pub(super) fn beside(&self, program: &str, arguments: &[&str]) -> Result<String> {
+        let server = Path::new(self.program.command.get_program());
+        run(server.with_file_name(program), |command| {
+            command.args(arguments);
+            command.envs(self.program.command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            command.env_remove("detached");
+        })
     }
 
     /// SIGSTOP or SIGCONT: connections stay open and nothing answers.

@@ -14,6 +14,15 @@ use super::in_flight::InFlight;
 use super::reply::{self, EntryId};
 use super::source::Membership;
 
+/// Takes a consumer that has nothing pending out of its group. One step for the server: a read of this consumer may still
+/// block there, and what it is given between a look at what is pending and XGROUP DELCONSUMER would be forgotten with the
+/// consumer, and so be lost.
+const LEAVE_UNLESS_PENDING: &str = r"
+if #redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', 1, ARGV[2]) > 0 then return 0 end
+redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
+return 1
+";
+
 /// Most ids in one command, so that no command blocks the server for long.
 const MAX_IDS: usize = 1_000;
 
@@ -106,22 +115,33 @@ impl Settler for RedisSettler {
     }
 
     /// Gives back what is still pending (a read that was cut off by the stop may have left something) and leaves the
-    /// group, unless something was pending: it would be forgotten with the consumer.
+    /// group, unless something is pending: it would be forgotten with the consumer.
     async fn close(&mut self) -> Result<(), Failure> {
         let pending = self.pending().await?;
-        let last = if !pending.is_empty() {
-            self.give_back(&pending)
-        } else if self.group.is_consumer_unique {
-            let mut leave = cmd("XGROUP");
-            leave.arg("DELCONSUMER").arg(&self.group.stream).arg(&self.group.group).arg(&self.group.consumer);
-            leave
-        } else {
-            return Ok(());
-        };
-        last.query_async::<Value>(&mut self.connection)
-            .await
-            .map(drop)
-            .map_err(|error| self.group.failure("leaving the consumer group", &error))
+        if !pending.is_empty() {
+            let give_back = self.give_back(&pending);
+            let given_back = give_back.query_async::<Value>(&mut self.connection).await;
+            return given_back.map(drop).map_err(|error| self.group.failure("giving back pending entries", &error));
+        }
+        if self.group.is_consumer_unique {
+            self.leave().await;
+        }
+        Ok(())
+    }
+}
+
+impl RedisSettler {
+    /// A consumer that stays in the group costs a name there and nothing else, so that a server or a user that may not
+    /// run scripts is no failure.
+    async fn leave(&mut self) {
+        let mut leave = cmd("EVAL");
+        leave.arg(LEAVE_UNLESS_PENDING).arg(1).arg(&self.group.stream).arg(&self.group.group).arg(&self.group.consumer);
+        if let Err(error) = leave.query_async::<Value>(&mut self.connection).await {
+            tracing::info!(
+                stream = %self.group.stream, group = %self.group.group, consumer = %self.group.consumer, %error,
+                "this consumer's name stays in its group"
+            );
+        }
     }
 }
 

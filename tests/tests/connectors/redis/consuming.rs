@@ -1,6 +1,7 @@
 //! Groups, acknowledgement, layouts, and many or large messages.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use redis::cmd;
@@ -47,6 +48,39 @@ async fn what_is_settled_is_not_pending_and_the_consumer_leaves() -> Result<()> 
     let consumers: Vec<redis::Value> =
         cmd("XINFO").arg("CONSUMERS").arg(&stream).arg("test").query_async(&mut client).await?;
     assert!(consumers.is_empty(), "{consumers:?}");
+    Ok(())
+}
+
+/// A stop cuts a read off; for the server it goes on until the connection is gone, and may be given an entry at any time.
+#[tokio::test]
+async fn what_a_cut_off_read_is_given_while_its_consumer_leaves_comes_again() -> Result<()> {
+    const ROUNDS: usize = 150;
+    let (stream, mut client) = (unique("s"), client().await?);
+    let mut found = Vec::new();
+    for round in 0..ROUNDS {
+        let mut connection = consume(json!({ "stream": stream, "block": "10s" })).await?;
+        // Until nothing comes any more, and a read is left standing.
+        while let Ok(received) = tokio::time::timeout(Duration::from_millis(20), connection.inlet.receive(16)).await {
+            let received = received?;
+            found.extend(bodies(&received));
+            connection.settler.settle(&all_settled(received, Settlement::Delivered)).await?;
+        }
+        let adding = async {
+            // A little later in each round: before, between and after the commands of closing.
+            for _ in 0..round % 30 {
+                tokio::task::yield_now().await;
+            }
+            add(&mut client, &stream, &[&round.to_string()]).await
+        };
+        let (added, closed) = tokio::join!(adding, connection.settler.close());
+        added?;
+        closed?;
+    }
+    let mut last = consume(json!({ "stream": stream, "claim_after": "300ms" })).await?;
+    let left = ROUNDS - found.len();
+    found.extend(bodies(&receive(&mut *last.inlet, left).await?));
+    found.sort_by_key(|body| body.parse().unwrap_or(ROUNDS));
+    assert_eq!(found, (0..ROUNDS).map(|round| round.to_string()).collect::<Vec<_>>());
     Ok(())
 }
 
