@@ -28,12 +28,24 @@ const PAUSE: Duration = Duration::from_secs(2);
 pub struct TenantNews {
     resources: watch::Receiver<u64>,
     tenants: watch::Receiver<u64>,
+    /// Something has changed, and nobody has been told yet.
+    is_pending: bool,
 }
 
 impl TenantNews {
     /// Waits until something may have changed, here or at another gateway on the same store. Cancel safe.
     pub async fn changed(&mut self) {
-        // A store that is closed has no more news.
+        let wait = if self.is_pending { SETTLE_TIME } else { self.next().await };
+        // Dropped from here on, it is told the next time.
+        self.is_pending = true;
+        sleep(wait).await;
+        self.is_pending = false;
+        self.resources.mark_unchanged();
+        self.tenants.mark_unchanged();
+    }
+
+    /// Waits for news, or until it is time to look without; returns how long to wait for more of it.
+    async fn next(&mut self) -> Duration {
         let news = async {
             tokio::select! {
                 changed = self.resources.changed() => changed,
@@ -41,12 +53,11 @@ impl TenantNews {
             }
         };
         match timeout(LOOK_INTERVAL, news).await {
-            Ok(Ok(())) => sleep(SETTLE_TIME).await,
-            Ok(Err(_)) => sleep(PAUSE).await,
-            Err(_) => {}
+            Ok(Ok(())) => SETTLE_TIME,
+            // A store that is closed has no more news.
+            Ok(Err(_)) => PAUSE,
+            Err(_) => Duration::ZERO,
         }
-        self.resources.mark_unchanged();
-        self.tenants.mark_unchanged();
     }
 }
 
@@ -54,7 +65,7 @@ impl Gateway {
     /// What to wait for before [`follow_tenants`](Self::follow_tenants).
     pub fn tenant_news(&self) -> TenantNews {
         let store = &self.workshop.store;
-        TenantNews { resources: store.resources_changed(), tenants: store.tenant_news() }
+        TenantNews { resources: store.resources_changed(), tenants: store.tenant_news(), is_pending: false }
     }
 
     /// Runs what tenants have now: builds what is new first, then swaps pipeline by pipeline, as a reload does. What

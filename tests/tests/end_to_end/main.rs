@@ -23,3 +23,4 @@ mod redis_queues;
 mod redrive;
 mod reload;
 mod schedule;
+mod tenants;

@@ -8,7 +8,7 @@ use sluicegate_store::resource::ResourceKind;
 
 use super::{check, documents};
 use crate::api::message_form::{MessageForm, shown_content};
-use crate::api::{Answer, Api, ApiCode, ApiError, Segments, TextInput};
+use crate::api::{Answer, Api, ApiCode, ApiError, Input, Segments};
 use crate::identity::{Caller, Scope};
 use crate::trial::Bench;
 
@@ -16,7 +16,8 @@ use crate::trial::Bench;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DryRunForm {
-    message: MessageForm,
+    /// As it is published, see [`MessageForm`].
+    message: Value,
     #[serde(alias = "pipeline")]
     document: Option<Value>,
 }
@@ -25,7 +26,7 @@ pub(super) async fn dry_run(
     State(api): State<Api>,
     caller: Caller,
     Segments(name): Segments<String>,
-    TextInput { form, text }: TextInput<DryRunForm>,
+    Input(form): Input<DryRunForm>,
 ) -> Result<Answer<Value>, ApiError> {
     let tenant = super::tenant(&caller, Scope::Read)?;
     let id = super::id(&tenant, ResourceKind::Pipeline, &name);
@@ -39,7 +40,12 @@ pub(super) async fn dry_run(
         Ok(loaded) => loaded,
         Err(diagnostics) => return Err(check::refusal(ResourceKind::Pipeline, &diagnostics)),
     };
-    let message = Message::clone(&form.message.publication(&name, &text)?.message);
+    let text = form.message.to_string();
+    let message: MessageForm = serde_path_to_error::deserialize(form.message).map_err(|error| {
+        let text = format!("`message` does not fit at `{}`: {}", error.path(), error.inner());
+        ApiError::new(ApiCode::InvalidRequest, text)
+    })?;
+    let message = Message::clone(&message.publication(&name, text.as_bytes())?.message);
     let full = format!("{tenant}/{name}");
     let Some(pipeline) = loaded.config.pipeline(&full) else { return Err(super::not_found(&id)) };
     let trial = Bench::new(api.host.clone()).run(&loaded.config, pipeline, message).await;
