@@ -31,6 +31,7 @@ pub mod inbox;
 mod leases;
 mod options;
 mod place;
+pub mod plugin;
 pub mod queue;
 mod reader;
 pub mod receipt;

@@ -9,6 +9,7 @@ mod faults;
 mod gateways;
 mod inbox;
 mod inbox_flow;
+mod plugins;
 mod queues;
 mod receipts;
 mod redrive;
