@@ -9,7 +9,8 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::bindings::sluicegate::plugin::{log, messages};
-use crate::cache::{Cache, EntryId};
+use crate::cache::{self, Cache, EntryId};
+use crate::compiler::Compiler;
 use crate::engine::{Ticker, engine};
 use crate::error::{HostError, LoadError};
 use crate::plugin::Plugin;
@@ -104,7 +105,21 @@ impl PluginHost {
     /// # Errors
     /// What is wrong with the component and what to do, see [`LoadError`].
     pub async fn load(&self, name: &str, component: Bytes) -> Result<Plugin, LoadError> {
-        Plugin::load(Arc::clone(&self.0), name, component).await
+        Plugin::load(Arc::clone(&self.0), name, component, None).await
+    }
+
+    /// The same for a component of somebody whom nobody trusts: it, and later its snapshots, are compiled by `compiler`
+    /// instead of here.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub async fn load_foreign(
+        &self,
+        name: &str,
+        component: Bytes,
+        compiler: Arc<dyn Compiler>,
+    ) -> Result<Plugin, LoadError> {
+        Plugin::load(Arc::clone(&self.0), name, component, Some(compiler)).await
     }
 }
 
@@ -115,10 +130,24 @@ fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 }
 
 impl Host {
-    /// The component compiled, from the cache if it is there. Blocks, for seconds if it must compile.
-    pub fn compile(&self, id: EntryId, component: &[u8]) -> wasmtime::Result<Component> {
+    /// The component compiled, from the cache if it is there, here or by `compiler`. Blocks, for seconds if it must
+    /// compile.
+    pub fn compile(
+        &self,
+        id: EntryId,
+        component: &[u8],
+        compiler: Option<&dyn Compiler>,
+    ) -> wasmtime::Result<Component> {
         if let Some(component) = self.cached(id) {
             return Ok(component);
+        }
+        if let Some(compiler) = compiler {
+            let code = compiler.compile(component).map_err(wasmtime::Error::msg)?;
+            let compiled = cache::adopt(&self.engine, &code)?;
+            if let Some(cache) = &self.cache {
+                cache.put(&compiled, id);
+            }
+            return Ok(compiled);
         }
         let compiled = {
             let _one_at_a_time = self.compiling.lock().unwrap_or_else(PoisonError::into_inner);

@@ -18,6 +18,7 @@
 
 mod bindings;
 mod cache;
+mod compiler;
 mod component;
 mod configured;
 mod draft;
@@ -43,6 +44,9 @@ mod state;
 mod text;
 mod wasi;
 
+pub use compiler::{
+    Compiler, MAX_FUNCTION_BYTES, MAX_FUNCTIONS, MAX_NESTING, MAX_PARTS, MAX_SECTIONS, MAX_TYPES, check_bounds, compile,
+};
 pub use component::Role;
 pub use configured::ConfiguredPlugin;
 pub use error::{ConfigureError, HostError, LoadError};

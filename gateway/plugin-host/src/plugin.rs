@@ -9,6 +9,7 @@ use wasmtime::component::{Component, InstancePre};
 
 use crate::bindings::exports::sluicegate::plugin::{filtering, lifecycle, routing, transforming};
 use crate::cache::{EntryId, hex};
+use crate::compiler::Compiler;
 use crate::component::{Role, Shape, inspect};
 use crate::configured::ConfiguredPlugin;
 use crate::error::{ConfigureError, LoadError};
@@ -31,6 +32,8 @@ pub(crate) struct Loaded {
     pub component: Bytes,
     pub code: Code,
     pub metrics: PluginMetrics,
+    /// Compiles what is made of it, if that must not happen here.
+    pub compiler: Option<Arc<dyn Compiler>>,
     shape: Shape,
     config_schema: Value,
 }
@@ -91,15 +94,21 @@ impl Plugin {
         ConfiguredPlugin::new(Arc::clone(&self.0), config, settings).await
     }
 
-    pub(crate) async fn load(host: Arc<Host>, name: &str, component: Bytes) -> Result<Self, LoadError> {
+    pub(crate) async fn load(
+        host: Arc<Host>,
+        name: &str,
+        component: Bytes,
+        compiler: Option<Arc<dyn Compiler>>,
+    ) -> Result<Self, LoadError> {
         let plugin = name.to_owned();
         let unusable = |text: String| LoadError::Compile { plugin: name.to_owned(), text };
         let (shape, digest, compiled) = {
-            let (host, component) = (Arc::clone(&host), component.clone());
+            let (host, component, compiler) = (Arc::clone(&host), component.clone(), compiler.clone());
             let work = move || {
                 let shape = inspect(&plugin, &component, host.config.max_component_bytes)?;
                 let digest = Sha256::digest(&component);
-                let compiled = host.compile(EntryId::of(&[b"component", &digest]), &component);
+                let id = EntryId::of(&[b"component", &digest]);
+                let compiled = host.compile(id, &component, compiler.as_deref());
                 Ok((shape, format!("sha256:{}", hex(&digest)), compiled))
             };
             blocking(work).await.map_err(unusable)??
@@ -110,7 +119,7 @@ impl Plugin {
         let name: Arc<str> = Arc::from(name);
         let metrics = PluginMetrics::new(&name);
         let config_schema = ask_for_schema(&host, &code, &name, &metrics).await?;
-        Ok(Self(Arc::new(Loaded { host, name, digest, component, code, metrics, shape, config_schema })))
+        Ok(Self(Arc::new(Loaded { host, name, digest, component, code, metrics, compiler, shape, config_schema })))
     }
 }
 

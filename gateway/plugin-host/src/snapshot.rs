@@ -50,7 +50,7 @@ fn compiled_snapshot(plugin: &Arc<Loaded>, config: &str, limits: &Limits, runtim
     let component = match plugin.host.cached(id) {
         Some(component) => component,
         None => match snapshot(plugin, config, limits, runtime) {
-            Ok(bytes) => match plugin.host.compile(id, &bytes) {
+            Ok(bytes) => match plugin.host.compile(id, &bytes, plugin.compiler.as_deref()) {
                 Ok(component) => component,
                 Err(error) => return impossible("the snapshot does not compile", &error),
             },
@@ -72,7 +72,7 @@ fn snapshot(plugin: &Arc<Loaded>, config: &str, limits: &Limits, runtime: &Handl
     let id = EntryId::of(&[b"instrumented", plugin.digest.as_bytes()]);
     let code = plugin
         .host
-        .compile(id, &instrumented)
+        .compile(id, &instrumented, plugin.compiler.as_deref())
         .and_then(|component: Component| Code::link(&plugin.host, &component, plugin.roles()))
         .map_err(|error| impossible("it does not compile with its memory readable", &error))?;
     runtime.block_on(async {
