@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::{Api, QueueSchemas};
+use crate::compiling::Subprocess;
 use crate::config::{Config, PipelineConfig, ServerConfig};
 use crate::queues::{Keeping, StoreQueues};
 use crate::redriving;
@@ -119,6 +120,7 @@ impl Gateway {
             store: Arc::clone(&workshop.store),
             config: shown,
             host: workshop.host.clone(),
+            compiler: Subprocess::default(),
             queues: workshop.queues.clone(),
             meters: Arc::clone(&workshop.meters),
             schemas: QueueSchemas::default(),

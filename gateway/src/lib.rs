@@ -5,6 +5,7 @@
 pub mod api;
 pub mod bundled;
 pub mod command;
+pub mod compiling;
 pub mod config;
 pub mod dead_letters;
 pub mod forecast;

@@ -14,6 +14,7 @@ use sluicegate::command::queue::{self, QueueCommand, TailArgs};
 use sluicegate::command::run::{self, Ended, RunArgs};
 use sluicegate::command::schema;
 use sluicegate::command::trace::{self, TraceArgs};
+use sluicegate::compiling;
 use sluicegate::telemetry::{self, LogFormat};
 
 #[global_allocator]
@@ -59,6 +60,9 @@ enum Command {
     Queue(QueueCommand),
     /// Follow what is published to a queue, without consuming it.
     Tail(TailArgs),
+    /// Compile the component on standard input; the gateway starts this for uploads.
+    #[command(name = "compile-component", hide = true)]
+    CompileComponent,
 }
 
 /// The configuration has mistakes.
@@ -66,6 +70,10 @@ const MISCONFIGURED: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Before any thread: its limits are for all of them.
+    if matches!(cli.command, Command::CompileComponent) {
+        return compiled();
+    }
     let outcome =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from).and_then(
             |runtime| {
@@ -77,6 +85,16 @@ fn main() -> ExitCode {
         );
     match outcome {
         Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compiled() -> ExitCode {
+    match compiling::run() {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -122,6 +140,8 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Backup(args) => backup::back_up(args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Restore(args) => backup::restore(args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Queue(command) => manage_queues(&command).await,
+        // Has returned before there was a runtime.
+        Command::CompileComponent => Ok(ExitCode::FAILURE),
         Command::Tail(args) => manage_queues(&QueueCommand::Tail(args)).await,
     }
 }

@@ -44,6 +44,12 @@ pub enum ApiCode {
     DeadLetterNotFound,
     /// No such redrive job.
     RedriveNotFound,
+    /// No such plugin, or no such version of it.
+    PluginNotFound,
+    /// The component is not accepted.
+    PluginRefused,
+    /// Too many components are being compiled.
+    CompilerBusy,
     /// An idempotency key came again with another request.
     KeyReused,
     /// The path is there, the method is not.
@@ -77,6 +83,9 @@ impl ApiCode {
             Self::PublishFailed => ("MQ_PUBLISH_FAILED", StatusCode::SERVICE_UNAVAILABLE),
             Self::DeadLetterNotFound => ("MQ_DEAD_LETTER_NOT_FOUND", StatusCode::NOT_FOUND),
             Self::RedriveNotFound => ("MQ_REDRIVE_NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::PluginNotFound => ("MQ_PLUGIN_NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::PluginRefused => ("MQ_PLUGIN_REFUSED", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::CompilerBusy => ("MQ_COMPILER_BUSY", StatusCode::SERVICE_UNAVAILABLE),
             Self::KeyReused => ("MQ_IDEMPOTENCY_KEY_REUSED", StatusCode::UNPROCESSABLE_ENTITY),
             Self::MethodNotAllowed => ("MQ_METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED),
             Self::Conflict => ("MQ_CONFLICT", StatusCode::CONFLICT),

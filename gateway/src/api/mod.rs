@@ -6,6 +6,7 @@ mod input;
 mod message_form;
 mod messages;
 mod monitoring;
+mod plugins;
 mod publish;
 mod queue_error;
 mod queue_form;
@@ -17,13 +18,16 @@ mod subscriptions;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::map_request;
 use sluicegate_plugin_host::PluginHost;
 use sluicegate_store::Store;
 use sluicegate_store::queue::Queues;
 use tokio::sync::watch;
 
+use crate::compiling::Subprocess;
 use crate::config::Config;
+use crate::identity::Caller;
 use crate::queue_meters::QueueMeters;
 use crate::server::Snapshot;
 
@@ -46,6 +50,8 @@ pub struct Api {
     pub config: watch::Receiver<Arc<Config>>,
     /// Runs plugins in dry runs.
     pub host: PluginHost,
+    /// Compiles uploads.
+    pub compiler: Subprocess,
     /// Managed queues.
     pub queues: Queues,
     /// What this gateway measures of them.
@@ -60,13 +66,22 @@ pub struct Api {
 pub fn router(api: Api) -> Router {
     let resources: Router<Api> = Router::new().merge(messages::routes()).merge(dead_letters::routes());
     let resources = resources.merge(queues::routes()).merge(queue_messages::routes()).merge(publish::routes());
-    let resources = resources.merge(subscriptions::routes()).merge(monitoring::routes());
+    let resources = resources.merge(subscriptions::routes()).merge(monitoring::routes()).merge(plugins::routes());
     let unknown = || async { ApiError::new(ApiCode::PathNotFound, "the API has no such path") };
     let wrong_method = || async {
         ApiError::new(ApiCode::MethodNotAllowed, "this path has no such method; the header `Allow` lists those it has")
     };
     Router::new()
-        .nest("/api/v1", resources.fallback(unknown).method_not_allowed_fallback(wrong_method))
+        .nest(
+            "/api/v1",
+            resources.fallback(unknown).method_not_allowed_fallback(wrong_method).layer(map_request(local)),
+        )
         .layer(DefaultBodyLimit::max(MAX_API_BODY_BYTES))
         .with_state(api)
+}
+
+/// Until there is authentication: whoever reaches the gateway is its operator.
+async fn local(mut request: Request) -> Request {
+    request.extensions_mut().get_or_insert_with(Caller::local);
+    request
 }

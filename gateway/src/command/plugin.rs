@@ -2,6 +2,7 @@
 
 mod build;
 mod inspect;
+mod remote;
 mod scaffold;
 mod trial;
 
@@ -17,6 +18,7 @@ use crate::command::Exit;
 
 pub use build::BuildArgs;
 pub use inspect::InspectArgs;
+pub use remote::{GatewayArgs, PushArgs, RetireArgs, VersionsArgs};
 pub use scaffold::{NewArgs, Role};
 pub use trial::TestArgs;
 
@@ -31,6 +33,12 @@ pub enum PluginCommand {
     Inspect(InspectArgs),
     /// Run a component on one message: outcome, time, memory.
     Test(TestArgs),
+    /// Upload a component to a running gateway as a new version of a plugin.
+    Push(PushArgs),
+    /// List the versions of an uploaded plugin.
+    Versions(VersionsArgs),
+    /// Take a version of an uploaded plugin out of use for good.
+    Retire(RetireArgs),
 }
 
 /// Runs the command.
@@ -43,6 +51,9 @@ pub async fn run(command: &PluginCommand, out: &mut (dyn Write + Send)) -> anyho
         PluginCommand::Build(args) => build::build(args, out).await,
         PluginCommand::Inspect(args) => inspect::inspect(args, out).await,
         PluginCommand::Test(args) => trial::test(args, out).await,
+        PluginCommand::Push(args) => remote::push(args, out).await,
+        PluginCommand::Versions(args) => remote::versions(args, out).await,
+        PluginCommand::Retire(args) => remote::retire(args, out).await,
     }
 }
 

@@ -3,6 +3,7 @@
 mod bad_requests;
 mod messages;
 mod monitoring;
+mod plugins;
 mod publish;
 mod queues;
 mod server;

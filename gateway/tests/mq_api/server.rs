@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sluicegate::api::{self, Api, QueueSchemas};
+use sluicegate::compiling::Subprocess;
 use sluicegate::config::{self, Process};
 use sluicegate::queue_meters::QueueMeters;
 use sluicegate::server::Snapshot;
@@ -90,6 +91,7 @@ impl Server {
             store: Arc::clone(&store),
             config,
             host,
+            compiler: Subprocess::of(env!("CARGO_BIN_EXE_sluicegate").into()),
             queues: queues.clone(),
             meters: Arc::new(QueueMeters::default()),
             schemas: QueueSchemas::default(),
@@ -125,14 +127,26 @@ impl Server {
 
     /// `path` is below `/api/v1/mq`; `headers` are whole lines.
     pub async fn call_with(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
-        let head = format!(
-            "{method} /api/v1/mq{path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
-            body.len()
-        );
+        self.send(method, &format!("/api/v1/mq{path}"), headers, body.as_bytes()).await
+    }
+
+    /// `path` is the whole path; `headers` are whole lines.
+    pub async fn send(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let headers = format!("{headers}content-length: {}\r\n", body.len());
+        self.exchange(method, path, &headers, body).await
+    }
+
+    /// Announces a body of that length, of which `body` is the beginning.
+    pub async fn send_length(&self, method: &str, path: &str, length: usize, body: &[u8]) -> Answer {
+        self.exchange(method, path, &format!("content-length: {length}\r\n"), body).await
+    }
+
+    async fn exchange(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Answer {
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\r\n");
         let mut stream = TcpStream::connect(self.address).await.expect("connected");
         stream.write_all(head.as_bytes()).await.expect("sent");
         // A server that refuses a body by its length does not read it.
-        let sent = stream.write_all(body.as_bytes()).await;
+        let sent = stream.write_all(body).await;
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer).await;
         assert!(!answer.is_empty(), "no answer: sending {sent:?}, reading {read:?}");

@@ -33,6 +33,7 @@ impl Served {
             store,
             config: watch::channel(Arc::new(config)).1,
             host,
+            compiler: crate::compiling::Subprocess::default(),
             meters: Arc::default(),
             schemas: QueueSchemas::default(),
             running: watch::channel(Arc::default()).1,
