@@ -1,10 +1,12 @@
 //! The API of managed queues, over HTTP, on a real store.
 
 mod bad_requests;
+mod dead_letters;
 mod messages;
 mod monitoring;
 mod plugins;
 mod publish;
 mod queues;
+mod redis_queues;
 mod server;
 mod subscriptions;
