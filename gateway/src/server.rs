@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use sluicegate_connectors::http::Ingress;
 use sluicegate_engine::link::{End, Link, LinkState};
+use sluicegate_store::tenant::Realm;
 use tokio::sync::watch;
 
 use crate::api::{self, Api};
@@ -47,12 +48,14 @@ pub fn router(view: View, api: Api, ingress: &Ingress, guard: Guard) -> Router {
     guard.before(open.fallback_service(ingress.router()))
 }
 
-/// 200 when every source and target is connected, 503 with the same document otherwise: a gateway that cannot reach
+/// 200 when every source and target of the operator's pipelines is connected, 503 with the same document otherwise: a gateway that cannot reach
 /// one of its brokers works, but not for everybody.
 async fn ready(State(view): State<View>) -> Response {
     let snapshot = Arc::clone(&view.running.borrow());
-    let links: Vec<Value> = snapshot.links.iter().map(describe).collect();
-    let ready = !snapshot.stopping && snapshot.links.iter().all(usable);
+    // A tenant's broken webhook is the tenant's, and nobody else's to see.
+    let links: Vec<&Link> = snapshot.links.iter().filter(|link| Realm::of(&link.pipeline) == Realm::Operator).collect();
+    let ready = !snapshot.stopping && links.iter().all(|link| usable(link));
+    let links: Vec<Value> = links.into_iter().map(describe).collect();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let answer = json!({
         "ready": ready,

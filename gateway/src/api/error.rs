@@ -60,6 +60,14 @@ pub enum ApiCode {
     TenantExists,
     /// No such key.
     KeyNotFound,
+    /// No such resource of this tenant.
+    ResourceNotFound,
+    /// A resource of that name exists.
+    ResourceExists,
+    /// A document with mistakes.
+    DocumentInvalid,
+    /// A quota is used up.
+    QuotaExceeded,
     /// The thing was changed meanwhile, or is not in a state for that.
     Conflict,
     /// What keeps the queue has no such thing.
@@ -103,6 +111,10 @@ impl ApiCode {
             Self::TenantNotFound => ("MQ_TENANT_NOT_FOUND", StatusCode::NOT_FOUND),
             Self::TenantExists => ("MQ_TENANT_EXISTS", StatusCode::CONFLICT),
             Self::KeyNotFound => ("MQ_KEY_NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::ResourceNotFound => ("MQ_RESOURCE_NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::ResourceExists => ("MQ_RESOURCE_EXISTS", StatusCode::CONFLICT),
+            Self::DocumentInvalid => ("MQ_DOCUMENT_INVALID", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::QuotaExceeded => ("MQ_QUOTA_EXCEEDED", StatusCode::FORBIDDEN),
             Self::Conflict => ("MQ_CONFLICT", StatusCode::CONFLICT),
             Self::NotSupported => ("MQ_NOT_SUPPORTED", StatusCode::UNPROCESSABLE_ENTITY),
             Self::BackendUnavailable => ("MQ_BACKEND_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),

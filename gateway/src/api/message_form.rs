@@ -247,7 +247,19 @@ impl<'a> From<&'a KeptMessage> for ShownListed<'a> {
 /// All of a message: what a list shows and what it is made of.
 pub(crate) fn shown(listed: &KeptMessage, message: &Message) -> Value {
     let mut shown = json!(ShownListed::from(listed));
-    let Value::Object(members) = &mut shown else { return shown };
+    put_content(&mut shown, message);
+    shown
+}
+
+/// What a message is made of, alone.
+pub(crate) fn shown_content(message: &Message) -> Value {
+    let mut shown = json!({ "id": message.id, "key": message.key.as_deref().map(String::from_utf8_lossy) });
+    put_content(&mut shown, message);
+    shown
+}
+
+fn put_content(shown: &mut Value, message: &Message) {
+    let Value::Object(members) = shown else { return };
     let mut put = |name: &str, value: Value| {
         if !value.is_null() {
             members.insert(name.to_owned(), value);
@@ -289,7 +301,6 @@ pub(crate) fn shown(listed: &KeptMessage, message: &Message) -> Value {
         (_, Ok(text)) if !is_json => drop(members.insert("data".to_owned(), json!(text))),
         (_, _) => drop(members.insert("dataBase64".to_owned(), json!(BASE64.encode(message.body.bytes())))),
     }
-    shown
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod queue_form;
 mod queue_messages;
 mod queue_schemas;
 mod queues;
+mod resources;
 mod service;
 mod subscriptions;
 mod tenants;
@@ -29,9 +30,11 @@ use tokio::sync::watch;
 
 use crate::compiling::Subprocess;
 use crate::config::Config;
+use crate::in_force::InForce;
 use crate::queue_meters::QueueMeters;
 use crate::queues::AllQueues;
 use crate::server::Snapshot;
+use crate::tenancy::States;
 
 pub use error::{ApiCode, ApiError};
 pub use input::{Answer, Input, Query, Segments, TextInput};
@@ -50,8 +53,12 @@ pub const MAX_API_BODY_BYTES: usize = 4 << 20;
 pub struct Api {
     /// All state.
     pub store: Arc<Store>,
-    /// The configuration in force.
+    /// The operator's configuration in force.
     pub config: watch::Receiver<Arc<Config>>,
+    /// All configurations in force.
+    pub in_force: watch::Receiver<Arc<InForce>>,
+    /// What has become of tenants' pipelines.
+    pub states: watch::Receiver<Arc<States>>,
     /// Runs plugins in dry runs.
     pub host: PluginHost,
     /// Compiles uploads.
@@ -75,7 +82,7 @@ pub fn router(api: Api) -> Router {
     let resources: Router<Api> = Router::new().merge(messages::routes()).merge(dead_letters::routes()).merge(mq());
     let resources =
         resources.merge(tenants::routes()).merge(keys::routes()).merge(audit::routes()).merge(service::routes());
-    let resources = resources.merge(plugins::routes());
+    let resources = resources.merge(resources::routes()).merge(plugins::routes());
     Router::new()
         .nest("/api/v1", resources.fallback(unknown).method_not_allowed_fallback(wrong_method))
         .nest("/internal", mq().fallback(unknown).method_not_allowed_fallback(wrong_method))

@@ -12,7 +12,7 @@ use sluicegate_store::api_key::{ApiKey, KeyText, NewKey};
 use sluicegate_store::queue::MAX_PAGE_ITEMS;
 use sluicegate_store::tenant::Realm;
 
-use super::location::LocationArgs;
+use super::location::StoreArgs;
 use super::tenant::{audit, name, open};
 use crate::api::{shown_key, shown_key_once};
 use crate::identity::Scope;
@@ -37,7 +37,7 @@ pub enum KeyCommand {
 pub struct RealmArgs {
     /// Where the store is.
     #[command(flatten)]
-    pub location: LocationArgs,
+    pub location: StoreArgs,
     /// The tenant whose keys are meant; the operator's without it.
     #[arg(long, value_name = "TENANT")]
     pub tenant: Option<String>,

@@ -8,7 +8,7 @@ use sluicegate_store::Store;
 use sluicegate_store::audit::{AuditEntry, AuditOutcome};
 use sluicegate_store::tenant::{Grants, Quotas, Realm, Tenant, TenantName, TenantUpdate};
 
-use super::location::LocationArgs;
+use super::location::StoreArgs;
 use crate::api::shown_tenant;
 
 /// Manages tenants.
@@ -35,7 +35,7 @@ pub enum TenantCommand {
 pub struct ListArgs {
     /// Where the store is.
     #[command(flatten)]
-    pub location: LocationArgs,
+    pub location: StoreArgs,
     /// One JSON object a line.
     #[arg(long)]
     pub json: bool,
@@ -46,7 +46,7 @@ pub struct ListArgs {
 pub struct NameArgs {
     /// Where the store is.
     #[command(flatten)]
-    pub location: LocationArgs,
+    pub location: StoreArgs,
     /// The tenant.
     pub name: String,
     /// As JSON.
@@ -59,7 +59,7 @@ pub struct NameArgs {
 pub struct ChangeArgs {
     /// Where the store is.
     #[command(flatten)]
-    pub location: LocationArgs,
+    pub location: StoreArgs,
     /// The tenant: 1 to 64 of a-z, 0-9, `-` and `_`.
     pub name: String,
     /// Its name for people.
@@ -115,8 +115,8 @@ pub async fn run(command: &TenantCommand, out: &mut impl Write) -> anyhow::Resul
 }
 
 /// The store, to write beside gateways.
-pub(super) async fn open(location: &LocationArgs) -> anyhow::Result<Store> {
-    let options = location.find()?.options;
+pub(super) async fn open(location: &StoreArgs) -> anyhow::Result<Store> {
+    let options = location.find(None)?.options;
     Store::open_beside(options).await.context("cannot open the store")
 }
 

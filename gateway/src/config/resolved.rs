@@ -20,6 +20,7 @@ use sluicegate_engine::step::Unroutable;
 use sluicegate_store::Location;
 
 pub use super::dead_letter::DeadLetterConfig;
+use super::tree::Node;
 pub use super::written::{Isolation, JwtAlgorithm};
 use crate::identity::{JwksPlace, Scope};
 
@@ -50,6 +51,8 @@ pub struct Config {
     pub queue_defaults: Defaults,
     /// All queues that are declared, by name, with nothing left out.
     pub queues: Arc<Declarations>,
+    /// What tenants may be granted.
+    pub offers: Offers,
     /// All pipelines, in the order written.
     pub pipelines: Vec<PipelineConfig>,
     /// All test cases, in the order written.
@@ -70,6 +73,35 @@ impl Config {
     /// The pipeline of that name.
     pub fn pipeline(&self, name: &str) -> Option<&PipelineConfig> {
         self.pipelines.iter().find(|pipeline| &*pipeline.name == name)
+    }
+}
+
+/// Sources and targets that tenants may be granted, as they were written: a tenant's pipeline is resolved with them.
+#[derive(Clone, PartialEq, Default)]
+pub struct Offers {
+    pub(super) sources: Vec<(String, Node)>,
+    pub(super) targets: Vec<(String, Node)>,
+    /// Where their relative paths start.
+    pub(super) base_dir: PathBuf,
+}
+
+impl Offers {
+    /// Names of the sources.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Names of the targets.
+    pub fn targets(&self) -> impl Iterator<Item = &str> {
+        self.targets.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// Without what is behind the names, which holds secrets.
+impl fmt::Debug for Offers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sources, targets): (Vec<_>, Vec<_>) = (self.sources().collect(), self.targets().collect());
+        f.debug_struct("Offers").field("sources", &sources).field("targets", &targets).finish()
     }
 }
 

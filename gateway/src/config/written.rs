@@ -56,6 +56,9 @@ pub struct ConfigFile {
     /// properties, when the gateway starts; removing one here leaves it in the store.
     #[serde(default)]
     pub queues: Entries<Declaration>,
+    /// What tenants may be granted.
+    #[serde(default)]
+    pub tenants: TenantsSection,
     /// Pipelines by name.
     #[serde(default)]
     pub pipelines: Entries<PipelineSection>,
@@ -259,6 +262,17 @@ pub struct EncryptionSection {
     #[serde(default)]
     #[schemars(length(max = 8))]
     pub previous_master_keys: Vec<Secret>,
+}
+
+/// Sources and targets that tenants may be granted, by name (`sluicegate tenant update --grant-target NAME`). A tenant's
+/// pipeline says `granted: NAME` and never sees what is behind the name.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantsSection {
+    /// Sources by name. Two tenants that are granted the same one share its messages.
+    pub sources: Entries<SourceConfig>,
+    /// Targets by name.
+    pub targets: Entries<TargetConfig>,
 }
 
 /// Where a JSON Schema comes from. Its draft is what its `$schema` says, 2020-12 without one.

@@ -22,6 +22,8 @@ pub(super) enum Whom {
 pub(super) enum Does {
     /// Looks.
     Read,
+    /// Looks as well, with a body that says at what.
+    Ask,
     /// Sends messages, which have receipts of their own.
     Send,
     /// Changes something: it is written to the audit.
@@ -54,7 +56,7 @@ pub(super) const METRICS: Rule =
 /// Method, path below `/api/v1` (or `/internal`), and what it needs.
 #[rustfmt::skip]
 const TABLE: &[(&str, &str, &str, Option<Scope>, Whom, Does)] = {
-    use Does::{Change, Read, Send};
+    use Does::{Ask, Change, Read, Send};
     use Scope::{Admin, Ingest, Plugin, Redrive};
     use Whom::{Everyone, Operator};
     const SEE: Option<Scope> = Some(Scope::Read);
@@ -74,6 +76,40 @@ const TABLE: &[(&str, &str, &str, Option<Scope>, Whom, Does)] = {
         ("POST",   "/keys/{prefix}/rotate",            "key.rotate",          Some(Admin),   Everyone, Change),
         ("GET",    "/audit",                           "audit.list",          Some(Admin),   Everyone, Read),
         ("GET",    "/audit/export",                    "audit.export",        Some(Admin),   Everyone, Read),
+
+        ("GET",    "/pipelines",                          "pipeline.list",        SEE,          Everyone, Read),
+        ("POST",   "/pipelines",                          "pipeline.create",      Some(Admin),  Everyone, Change),
+        ("GET",    "/pipelines/{name}",                   "pipeline.show",        SEE,          Everyone, Read),
+        ("PUT",    "/pipelines/{name}",                   "pipeline.update",      Some(Admin),  Everyone, Change),
+        ("DELETE", "/pipelines/{name}",                   "pipeline.delete",      Some(Admin),  Everyone, Change),
+        ("GET",    "/pipelines/{name}/history",           "pipeline.history",     SEE,          Everyone, Read),
+        ("POST",   "/pipelines/{name}/pause",             "pipeline.pause",       Some(Admin),  Everyone, Change),
+        ("POST",   "/pipelines/{name}/resume",            "pipeline.resume",      Some(Admin),  Everyone, Change),
+        ("GET",    "/subscriptions",                      "subscription.list",    SEE,          Everyone, Read),
+        ("POST",   "/subscriptions",                      "subscription.create",  Some(Admin),  Everyone, Change),
+        ("GET",    "/subscriptions/{name}",               "subscription.show",    SEE,          Everyone, Read),
+        ("PUT",    "/subscriptions/{name}",               "subscription.update",  Some(Admin),  Everyone, Change),
+        ("DELETE", "/subscriptions/{name}",               "subscription.delete",  Some(Admin),  Everyone, Change),
+        ("GET",    "/subscriptions/{name}/history",       "subscription.history", SEE,          Everyone, Read),
+        ("POST",   "/subscriptions/{name}/pause",         "subscription.pause",   Some(Admin),  Everyone, Change),
+        ("POST",   "/subscriptions/{name}/resume",        "subscription.resume",  Some(Admin),  Everyone, Change),
+        ("GET",    "/routes",                             "route.list",           SEE,          Everyone, Read),
+        ("POST",   "/routes",                             "route.create",         Some(Admin),  Everyone, Change),
+        ("GET",    "/routes/{name}",                      "route.show",           SEE,          Everyone, Read),
+        ("PUT",    "/routes/{name}",                      "route.update",         Some(Admin),  Everyone, Change),
+        ("DELETE", "/routes/{name}",                      "route.delete",         Some(Admin),  Everyone, Change),
+        ("GET",    "/routes/{name}/history",              "route.history",        SEE,          Everyone, Read),
+        ("POST",   "/routes/{name}/pause",                "route.pause",          Some(Admin),  Everyone, Change),
+        ("POST",   "/routes/{name}/resume",               "route.resume",         Some(Admin),  Everyone, Change),
+        ("GET",    "/schemas",                            "schema.list",          SEE,          Everyone, Read),
+        ("POST",   "/schemas",                            "schema.create",        Some(Admin),  Everyone, Change),
+        ("GET",    "/schemas/{name}",                     "schema.show",          SEE,          Everyone, Read),
+        ("PUT",    "/schemas/{name}",                     "schema.update",        Some(Admin),  Everyone, Change),
+        ("DELETE", "/schemas/{name}",                     "schema.delete",        Some(Admin),  Everyone, Change),
+        ("GET",    "/schemas/{name}/history",             "schema.history",       SEE,          Everyone, Read),
+        ("POST",   "/pipelines/validate",                 "pipeline.validate",    SEE,          Everyone, Ask),
+        ("POST",   "/pipelines/{name}/dry-run",           "pipeline.try",         SEE,          Everyone, Ask),
+        ("POST",   "/schemas/{name}/compatibility",       "schema.compare",       SEE,          Everyone, Ask),
 
         ("GET",    "/plugins",                         "plugin.list",         SEE,           Everyone, Read),
         ("GET",    "/plugins/{name}/versions",         "plugin.versions",     SEE,           Everyone, Read),

@@ -40,6 +40,7 @@ pub mod queue;
 mod reader;
 pub mod receipt;
 pub mod redrive;
+pub mod resource;
 mod schema;
 mod signals;
 mod store;

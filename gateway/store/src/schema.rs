@@ -30,7 +30,8 @@ static MIGRATIONS: &[Migration] = &migrations![
     "0007_vault",
     "0008_set_aside",
     "0009_tenants",
-    "0010_plugins",
+    "0012_resources",
+    "0013_plugins",
 ];
 
 /// The version this program writes and reads.

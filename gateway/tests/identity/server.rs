@@ -10,6 +10,7 @@ use sluicegate::api::{Api, QueueSchemas};
 use sluicegate::compiling::Subprocess;
 use sluicegate::config::{self, Process};
 use sluicegate::identity::{Audit, Directory, Guard, Scope, keep_up};
+use sluicegate::in_force::InForce;
 use sluicegate::queue_meters::QueueMeters;
 use sluicegate::queues::AllQueues;
 use sluicegate::server::{self, View};
@@ -83,11 +84,15 @@ impl Server {
         let guard = Guard::new(&config.auth, false, directory.clone(), Arc::clone(&audit), ingress.clone());
         let guard = guard.await.expect("a guard");
         let (_, running) = watch::channel(Arc::default());
+        let config = Arc::new(config);
         let declared = Arc::clone(&config.queues);
-        let (_, config) = watch::channel(Arc::new(config));
+        let in_force = watch::channel(Arc::new(InForce::of(Arc::clone(&config)))).1;
+        let (_, config) = watch::channel(config);
         let api = Api {
             store: Arc::clone(&store),
             config: config.clone(),
+            in_force,
+            states: watch::channel(Arc::default()).1,
             host: PluginHost::new(HostConfig { max_instances: 1, ..HostConfig::default() }).expect("a host"),
             compiler: Subprocess::of(env!("CARGO_BIN_EXE_sluicegate").into()),
             queues: AllQueues::new(&Queues::new(Arc::clone(&store)), move || Arc::clone(&declared)),

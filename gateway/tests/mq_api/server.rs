@@ -8,6 +8,7 @@ use sluicegate::api::{self, Api, QueueSchemas};
 use sluicegate::compiling::Subprocess;
 use sluicegate::config::{self, Process};
 use sluicegate::identity::Caller;
+use sluicegate::in_force::InForce;
 use sluicegate::queue_meters::QueueMeters;
 use sluicegate::queues::AllQueues;
 use sluicegate::server::Snapshot;
@@ -95,10 +96,13 @@ impl Server {
         let host = PluginHost::new(HostConfig { max_instances: 1, ..HostConfig::default() }).expect("a host");
         let config = Arc::new(config);
         let declared = Arc::clone(&config.queues);
+        let in_force = watch::channel(Arc::new(InForce::of(Arc::clone(&config)))).1;
         let (_, config) = watch::channel(config);
         let api = Api {
             store: Arc::clone(&store),
             config,
+            in_force,
+            states: watch::channel(Arc::default()).1,
             host,
             compiler: Subprocess::of(env!("CARGO_BIN_EXE_sluicegate").into()),
             queues: AllQueues::new(&queues, move || Arc::clone(&declared)),

@@ -16,6 +16,7 @@ mod plugins;
 mod queues;
 mod receipts;
 mod redrive;
+mod resources;
 mod retention;
 mod sigkill;
 mod tls;

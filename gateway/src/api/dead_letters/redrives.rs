@@ -86,7 +86,7 @@ pub(super) async fn create(State(api): State<Api>, Input(form): Input<RedriveFor
         if !(1..=MAX_FORECASTS).contains(&limit) {
             return Err(invalid(format!("`limit` is {limit}; it may be 1 to {MAX_FORECASTS}")));
         }
-        let forecaster = Forecaster::new(api.config.borrow().clone(), api.host.clone());
+        let forecaster = Forecaster::new(api.in_force.borrow().clone(), api.host.clone());
         let mut forecasts = Vec::new();
         let mut letters = Letters::new(selection, limit);
         while let Some(page) = letters.next(&api.store).await.map_err(refused)? {

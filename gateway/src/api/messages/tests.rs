@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api, QueueSchemas};
 use crate::config::in_memory::load_text;
+use crate::in_force::InForce;
 use crate::queues::AllQueues;
 use crate::trace::tests::filled;
 
@@ -32,6 +33,8 @@ impl Served {
         let api = Api {
             queues: AllQueues::new(&Queues::new(Arc::clone(&store)), Arc::default),
             store,
+            in_force: watch::channel(Arc::new(InForce::of(Arc::new(config.clone())))).1,
+            states: watch::channel(Arc::default()).1,
             config: watch::channel(Arc::new(config)).1,
             host,
             compiler: crate::compiling::Subprocess::default(),

@@ -19,6 +19,7 @@ use crate::command::location::{Place, StoreArgs};
 use crate::forecast::{
     BodyChange, DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded,
 };
+use crate::in_force::InForce;
 use crate::store_options::MasterKeyArgs;
 
 /// `dlq redrive`.
@@ -157,7 +158,8 @@ async fn dry_run(
     out: &mut (impl Write + Send),
 ) -> anyhow::Result<()> {
     let config = place.config.clone().context("a dry run needs the pipelines: give --config FILE")?;
-    let forecaster = Forecaster::new(Arc::clone(&config), PluginHost::new(HostConfig::default())?);
+    let forecaster =
+        Forecaster::new(Arc::new(InForce::of(Arc::clone(&config))), PluginHost::new(HostConfig::default())?);
     let mut letters = Letters::new(selection, usize::try_from(args.limit).unwrap_or(MAX_FORECASTS));
     let mut count = 0_u64;
     while let Some(page) = letters.next(store).await? {

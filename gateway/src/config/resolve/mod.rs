@@ -8,6 +8,7 @@ mod plugins;
 mod queues;
 mod schemas;
 mod state;
+mod tenants;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -33,9 +34,19 @@ pub(crate) struct Resolver<'c> {
     root: &'c Node,
     attachments: &'c Attachments,
     base_of: &'c dyn Fn(Location) -> PathBuf,
+    whose: Whose,
     schemas: Vec<Arc<SchemaConfig>>,
     plugins: Vec<Arc<PluginConfig>>,
     wrong: Vec<(String, Diagnostic)>,
+}
+
+/// Whose configuration it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The operator's: it has pipelines.
+    Operator,
+    /// A tenant's: it may have none yet.
+    Tenant,
 }
 
 /// Resolves a configuration. Parts of `root` that did not fit their shape may be missing from `written`; names in
@@ -45,12 +56,14 @@ pub(crate) fn resolve(
     root: &Node,
     attachments: &Attachments,
     base_of: &dyn Fn(Location) -> PathBuf,
+    whose: Whose,
 ) -> (Config, Vec<(String, Diagnostic)>) {
     let mut resolver = Resolver {
         written: &written.file,
         root,
         attachments,
         base_of,
+        whose,
         schemas: Vec::new(),
         plugins: Vec::new(),
         wrong: Vec::new(),
@@ -60,6 +73,7 @@ pub(crate) fn resolve(
     resolver.schemas();
     resolver.plugins();
     let queues = Arc::new(resolver.queues());
+    let offers = resolver.offers();
     let pipelines = resolver.pipelines();
     let tests = resolver.cases(&written.tests);
     let (store, receipts, encryption) = resolver.state();
@@ -82,6 +96,7 @@ pub(crate) fn resolve(
         plugins,
         queue_defaults: written.file.queue_defaults,
         queues,
+        offers,
         pipelines,
         tests,
         version,
