@@ -1,6 +1,6 @@
 //! All deliveries of a pipeline that are under way: started in order, a task each, drained at the end.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,15 +24,24 @@ pub(crate) struct Flow {
     /// Keys with a message under way, and what waits behind it.
     keys: HashMap<Bytes, VecDeque<Arrival>>,
     busy: HashMap<Id, Bytes>,
+    /// Those that came from the source: each of them may still be put into the inbox.
+    of_source: HashSet<Id>,
 }
 
 impl Flow {
     pub fn new(pipeline: Arc<Pipeline>, stop: CancellationToken) -> Self {
-        Self { pipeline, stop, under_way: JoinSet::new(), keys: HashMap::new(), busy: HashMap::new() }
+        Self {
+            pipeline,
+            stop,
+            under_way: JoinSet::new(),
+            keys: HashMap::new(),
+            busy: HashMap::new(),
+            of_source: HashSet::new(),
+        }
     }
 
     /// Starts each arrival until neither the source nor the inbox has more; cancels `inbox_is_last` when the source has
-    /// none.
+    /// none and nothing that came from it is under way, so that an inbox found empty then stays empty.
     pub async fn take(
         &mut self,
         arrivals: &mut mpsc::Receiver<Arrival>,
@@ -45,16 +54,16 @@ impl Flow {
                 Some(ended) = self.under_way.join_next_with_id() => self.ended(ended),
                 arrival = arrivals.recv(), if source_is_open => match arrival {
                     Some(arrival) => self.start_in_order(arrival),
-                    None => {
-                        source_is_open = false;
-                        inbox_is_last.cancel();
-                    }
+                    None => source_is_open = false,
                 },
                 arrival = next(&mut returning) => match arrival {
                     // The inbox gives out one message of a key and lane at a time.
                     Some(arrival) => self.start(arrival, None),
                     None => returning = None,
                 },
+            }
+            if !source_is_open && self.of_source.is_empty() && self.keys.is_empty() {
+                inbox_is_last.cancel();
             }
         }
     }
@@ -99,8 +108,9 @@ impl Flow {
     fn start(&mut self, arrival: Arrival, key: Option<Bytes>) {
         let pipeline = Arc::clone(&self.pipeline);
         let stop = self.stop.clone();
+        let origin = arrival.origin;
         let task = self.under_way.spawn(async move {
-            let Arrival { delivery, origin } = arrival;
+            let delivery = arrival.delivery;
             let outcome = pipeline.carry(&delivery, origin, &stop).await;
             let settlement = outcome.settlement;
             if origin == Origin::Inbox {
@@ -109,6 +119,9 @@ impl Flow {
             delivery.settle(outcome);
             settlement
         });
+        if origin != Origin::Inbox {
+            self.of_source.insert(task.id());
+        }
         if let Some(key) = key {
             self.busy.insert(task.id(), key);
         }
@@ -123,6 +136,7 @@ impl Flow {
                 (error.id(), true)
             }
         };
+        self.of_source.remove(&id);
         let Some(key) = self.busy.remove(&id) else { return };
         if given_back {
             // What follows must not overtake it: dropped here, it is requeued behind it.

@@ -257,9 +257,8 @@ impl Translation<'_> {
     fn source(&mut self, pipeline: &str, path: &str, node: &mut Node) {
         let offers: Vec<_> = self.operator.offers.sources.iter().collect();
         let granted = (self.holdings.sources.as_slice(), offers.as_slice());
-        match self.system(path, "read from", node, granted) {
-            Some("http") => self.ingestion(pipeline, node),
-            Some(_) | None => {}
+        if self.system(path, "read from", node, granted) == Some("http") {
+            self.ingestion(pipeline, node);
         }
     }
 

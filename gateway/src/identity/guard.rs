@@ -68,7 +68,7 @@ enum Place<'r> {
 
 /// A request that is refused.
 struct Refused {
-    error: ApiError,
+    error: Box<ApiError>,
     actor: Cow<'static, str>,
     realm: Realm,
     /// Whether it is for who asks; not where it only is that nobody can say now.
@@ -158,8 +158,7 @@ impl Guard {
 
     fn log(
         &self,
-        method: &Method,
-        path: &str,
+        (method, path): (&Method, &str),
         status: StatusCode,
         began: Instant,
         caller: Result<&Caller, &str>,
@@ -211,7 +210,7 @@ async fn pass(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> 
             }
             let response = refused.error.into_response();
             if guard.access_log {
-                guard.log(&method, &shown, response.status(), began, Err(&refused.actor), address);
+                guard.log((&method, &shown), response.status(), began, Err(&refused.actor), address);
             }
             return response;
         }
@@ -220,7 +219,7 @@ async fn pass(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> 
     let mut response = next.run(Request::from_parts(head, body)).await;
     let status = response.status();
     if guard.access_log {
-        guard.log(&method, &shown, status, began, Ok(&caller), address);
+        guard.log((&method, &shown), status, began, Ok(&caller), address);
     }
     let audited = response.extensions_mut().remove::<Audited>().unwrap_or_default();
     let actor = caller.credential.to_string();
@@ -349,7 +348,7 @@ impl Asks {
             }
             Err(TokenRefused::Meaningless(why)) => {
                 let error = ApiError::new(ApiCode::Forbidden, format!("the token is good, but {why}"));
-                Err(Refused { error, actor: "token".into(), realm: Realm::Operator, is_denial: true })
+                Err(Refused { error: error.into(), actor: "token".into(), realm: Realm::Operator, is_denial: true })
             }
             Err(TokenRefused::Unavailable) => {
                 Err(Refused::unavailable("the keys that tokens are checked with cannot be read now"))
@@ -373,18 +372,23 @@ impl Asks {
 impl Refused {
     /// Of somebody known.
     fn of(caller: &Caller, error: ApiError) -> Self {
-        Self { error, actor: caller.credential.to_string().into(), realm: caller.realm.clone(), is_denial: true }
+        Self {
+            error: error.into(),
+            actor: caller.credential.to_string().into(),
+            realm: caller.realm.clone(),
+            is_denial: true,
+        }
     }
 
     fn unknown(actor: &'static str, text: impl Into<String>) -> Self {
         let error = ApiError::new(ApiCode::Unauthorized, text);
-        Self { error, actor: actor.into(), realm: Realm::Operator, is_denial: true }
+        Self { error: error.into(), actor: actor.into(), realm: Realm::Operator, is_denial: true }
     }
 
     fn unavailable(why: &str) -> Self {
         tracing::debug!(why, "cannot tell who calls");
         let error = ApiError::new(ApiCode::StoreUnavailable, "cannot tell now who calls; try again in a moment")
             .with_retry_after(RETRY_AFTER_SECS);
-        Self { error, actor: "unknown".into(), realm: Realm::Operator, is_denial: false }
+        Self { error: error.into(), actor: "unknown".into(), realm: Realm::Operator, is_denial: false }
     }
 }

@@ -54,8 +54,11 @@ pub(super) const METRICS: Rule =
     Rule { action: "metrics", scope: Some(Scope::Read), whom: Whom::Operator, does: Does::Read };
 
 /// Method, path below `/api/v1` (or `/internal`), and what it needs.
+type Row = (&'static str, &'static str, &'static str, Option<Scope>, Whom, Does);
+
+/// All of them.
 #[rustfmt::skip]
-const TABLE: &[(&str, &str, &str, Option<Scope>, Whom, Does)] = {
+const TABLE: &[Row] = {
     use Does::{Ask, Change, Read, Send};
     use Scope::{Admin, Ingest, Plugin, Redrive};
     use Whom::{Everyone, Operator};
