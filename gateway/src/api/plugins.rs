@@ -19,6 +19,8 @@ use crate::identity::{Caller, Scope};
 
 /// Longest component that is taken.
 pub const MAX_COMPONENT_BYTES: usize = 10 << 20;
+/// Under which name an upload is tried: names become labels of metrics, and clients must not make those up.
+const UPLOAD: &str = "upload";
 /// What a client is asked to wait while others' components are compiled, in seconds.
 const RETRY_AFTER_COMPILING_SECS: u64 = 10;
 
@@ -56,7 +58,7 @@ async fn push(
     let full = caller.realm.full(&name).into_owned();
     let digest = checked(&full, component.clone(), claimed(&query, &headers)?).await?;
     let compiler = std::sync::Arc::new(api.compiler.clone());
-    let plugin = api.host.load_foreign(&full, component.clone(), compiler).await.map_err(|error| {
+    let plugin = api.host.load_foreign(UPLOAD, component.clone(), compiler).await.map_err(|error| {
         let text = error.to_string();
         match text.contains(BUSY) {
             true => ApiError::new(ApiCode::CompilerBusy, "other components are being compiled; push this one again")
