@@ -11,7 +11,7 @@
 
 pub mod imported {
     wit_bindgen::generate!({
-        path: ["../wit", "wit"],
+        path: ["../wit/plugin.wit", "wit"],
         world: "sluicegate:sdk/imported",
         runtime_path: "::sluicegate_plugin::__private::rt",
         additional_derives: [PartialEq, Eq],
@@ -24,7 +24,7 @@ pub use imported::sluicegate::plugin::{log, messages, outcomes};
 
 pub mod lifecycle {
     wit_bindgen::generate!({
-        path: ["../wit", "wit"],
+        path: ["../wit/plugin.wit", "wit"],
         world: "sluicegate:sdk/exported-lifecycle",
         runtime_path: "::sluicegate_plugin::__private::rt",
         default_bindings_module: "::sluicegate_plugin::__private::lifecycle",
@@ -39,7 +39,7 @@ pub mod lifecycle {
 
 pub mod filtering {
     wit_bindgen::generate!({
-        path: ["../wit", "wit"],
+        path: ["../wit/plugin.wit", "wit"],
         world: "sluicegate:sdk/exported-filtering",
         runtime_path: "::sluicegate_plugin::__private::rt",
         default_bindings_module: "::sluicegate_plugin::__private::filtering",
@@ -55,7 +55,7 @@ pub mod filtering {
 
 pub mod transforming {
     wit_bindgen::generate!({
-        path: ["../wit", "wit"],
+        path: ["../wit/plugin.wit", "wit"],
         world: "sluicegate:sdk/exported-transforming",
         runtime_path: "::sluicegate_plugin::__private::rt",
         default_bindings_module: "::sluicegate_plugin::__private::transforming",
@@ -71,7 +71,7 @@ pub mod transforming {
 
 pub mod routing {
     wit_bindgen::generate!({
-        path: ["../wit", "wit"],
+        path: ["../wit/plugin.wit", "wit"],
         world: "sluicegate:sdk/exported-routing",
         runtime_path: "::sluicegate_plugin::__private::rt",
         default_bindings_module: "::sluicegate_plugin::__private::routing",
@@ -83,4 +83,47 @@ pub mod routing {
         pub_export_macro: true,
     });
     pub use self::exports::sluicegate::plugin::routing::Guest;
+}
+
+#[cfg(feature = "state")]
+pub mod state {
+    wit_bindgen::generate!({
+        path: "../wit/state.wit",
+        world: "capability",
+        runtime_path: "::sluicegate_plugin::__private::rt",
+        additional_derives: [PartialEq, Eq],
+    });
+    pub use self::sluicegate::state::key_value::*;
+}
+
+#[cfg(feature = "http")]
+pub mod http {
+    wit_bindgen::generate!({
+        path: "../wit/http.wit",
+        world: "capability",
+        runtime_path: "::sluicegate_plugin::__private::rt",
+        additional_derives: [PartialEq, Eq],
+    });
+    pub use self::sluicegate::http::outgoing::*;
+}
+
+#[cfg(feature = "secrets")]
+pub mod secrets {
+    wit_bindgen::generate!({
+        path: "../wit/secrets.wit",
+        world: "capability",
+        runtime_path: "::sluicegate_plugin::__private::rt",
+    });
+    pub use self::sluicegate::secrets::named::*;
+}
+
+#[cfg(feature = "metrics")]
+pub mod metrics {
+    wit_bindgen::generate!({
+        path: "../wit/metrics.wit",
+        world: "capability",
+        runtime_path: "::sluicegate_plugin::__private::rt",
+        additional_derives: [PartialEq, Eq],
+    });
+    pub use self::sluicegate::metrics::recording::*;
 }

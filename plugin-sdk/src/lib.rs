@@ -80,7 +80,14 @@
 //! its message alone. The text of a panic goes to the log. By default every message meets a fresh copy of the configured
 //! plugin, so what a call leaves in memory is gone at the next: keep nothing there but what `configure` made.
 //!
-//! Features: `schemars` (default) for `schema_of`.
+//! # Grants
+//! What goes beyond that has to be granted by the operator, and is asked for by a cargo feature: `state` (key-value state
+//! of the plugin's own), `http` (outgoing requests to listed hosts), `secrets` (by name), `metrics` (of declared names). A
+//! plugin without these features imports none of it; one that imports what it is not granted is refused, with the grant
+//! that would help. Each has a double for native tests. What a granted call answers is not part of the message, so it is
+//! the exception to exact replays.
+//!
+//! Features: `schemars` (default) for `schema_of`; `state`, `http`, `secrets`, `metrics`.
 
 // The generated bindings name this crate the way a plugin does.
 extern crate self as sluicegate_plugin;
@@ -88,13 +95,21 @@ extern crate self as sluicegate_plugin;
 mod configuration;
 mod contract;
 mod export;
+#[cfg(feature = "http")]
+pub mod http;
 pub mod log;
 mod message;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(not(target_family = "wasm"))]
 mod native;
 mod outcome;
 pub mod pointer;
 mod role;
+#[cfg(feature = "secrets")]
+pub mod secrets;
+#[cfg(feature = "state")]
+pub mod state;
 
 #[cfg(feature = "schemars")]
 pub use configuration::schema_of;

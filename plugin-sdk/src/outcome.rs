@@ -66,7 +66,7 @@ impl Destination {
 }
 
 /// Saturates: half a billion years are as good as any longer delay.
-fn milliseconds(duration: Duration) -> u64 {
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
