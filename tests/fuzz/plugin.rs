@@ -59,7 +59,7 @@ pub fn fuzz(data: &[u8]) {
 
 async fn call(plugin: &Plugin) {
     let limits = Limits { cpu: Duration::from_millis(20), ..Limits::default() };
-    let settings = Settings { isolation: Isolation::Reuse, limits };
+    let settings = Settings { isolation: Isolation::Reuse, limits, ..Settings::default() };
     let configured = match plugin.configure(&json!({}), settings).await {
         Ok(configured) => configured,
         Err(error) => {

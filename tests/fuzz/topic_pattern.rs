@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use sluicegate_engine::message::Message;
 use sluicegate_engine::step::Destination;
-use sluicegate_plugin_host::{Isolation, Limits, Plugin, Settings};
+use sluicegate_plugin_host::{Isolation, Plugin, Settings};
 
 use crate::plugin::{HOST, RUNTIME};
 
@@ -27,7 +27,7 @@ pub fn fuzz(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let (pattern, topic) = text.split_once('\n').unwrap_or((&text, ""));
     let config = json!({ "patterns": [{ "pattern": pattern, "to": ["there"] }] });
-    let settings = Settings { isolation: Isolation::Reuse, limits: Limits::default() };
+    let settings = Settings { isolation: Isolation::Reuse, ..Settings::default() };
     let router = &*ROUTER; // loaded outside of block_on, which does not nest
     RUNTIME.block_on(async {
         let configured = router.configure(&config, settings).await;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use serde_json::{Value, json};
 use sluicegate_engine::message::{Body, Message};
-use sluicegate_plugin_host::{ConfiguredPlugin, HostConfig, Isolation, Limits, PluginHost, Settings};
+use sluicegate_plugin_host::{ConfiguredPlugin, HostConfig, Isolation, PluginHost, Settings};
 use tokio::runtime::Runtime;
 
 fn component(path: &str) -> Bytes {
@@ -32,7 +32,7 @@ impl Bench {
     fn plugin(&self, path: &str, config: &Value, isolation: Isolation) -> ConfiguredPlugin {
         self.runtime.block_on(async {
             let plugin = self.host.load("bench", component(path)).await.unwrap_or_else(|error| panic!("{error}"));
-            let settings = Settings { isolation, limits: Limits::default() };
+            let settings = Settings { isolation, ..Settings::default() };
             plugin.configure(config, settings).await.unwrap_or_else(|error| panic!("{error}"))
         })
     }

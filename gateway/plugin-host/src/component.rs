@@ -5,6 +5,7 @@ use std::fmt;
 use wasmparser::{Parser, Payload};
 
 use crate::error::LoadError;
+use crate::grants::Capability;
 use crate::text::tame;
 use crate::wasi;
 
@@ -61,6 +62,8 @@ pub(crate) struct Shape {
     pub imports: Vec<String>,
     /// Never empty.
     pub roles: Vec<Role>,
+    /// Those that it imports and has to be granted.
+    pub capabilities: Vec<Capability>,
 }
 
 /// Checks that `bytes` are a component that may be compiled. Takes time in proportion to their length.
@@ -83,7 +86,8 @@ pub(crate) fn inspect(plugin: &str, bytes: &[u8], limit_bytes: u64) -> Result<Sh
         return Err(LoadError::Imports { plugin: plugin.to_owned(), imports: refused });
     }
     let roles = roles(&names.exports).map_err(|text| LoadError::Contract { plugin: plugin.to_owned(), text })?;
-    Ok(Shape { imports: names.imports, roles })
+    let capabilities = names.imports.iter().filter_map(|import| Capability::of_import(import)).collect();
+    Ok(Shape { imports: names.imports, roles, capabilities })
 }
 
 /// What the bytes are, if it can be told from their start that they are no component.
@@ -139,6 +143,9 @@ fn names(bytes: &[u8]) -> wasmparser::Result<Names> {
 }
 
 fn is_offered(import: &str) -> bool {
+    if Capability::of_import(import).is_some() {
+        return true;
+    }
     let Some((interface, version)) = import.split_once('@') else { return false };
     match interface.strip_prefix(PACKAGE) {
         Some(name) => version == VERSION && CONTRACT.contains(&name),
@@ -221,12 +228,21 @@ mod tests {
             (import "wasi:cli/stdout@0.2.0" (instance))
             (import "wasi:cli/stdout@0.3.0" (instance))
             (import "sluicegate:plugin/log@0.2.0" (instance))
+            (import "sluicegate:state/key-value@0.2.0" (instance))
+            (import "sluicegate:state/key-value@0.1.0" (instance))
             (import "log" (func)))"#;
         let LoadError::Imports { imports, .. } = inspect("p", &component(text), LIMIT_BYTES).expect_err("refused")
         else {
             panic!("another error");
         };
-        assert_eq!(imports, ["wasi:sockets/tcp@0.2.0", "wasi:cli/stdout@0.3.0", "sluicegate:plugin/log@0.2.0", "log"]);
+        let expected = [
+            "wasi:sockets/tcp@0.2.0",
+            "wasi:cli/stdout@0.3.0",
+            "sluicegate:plugin/log@0.2.0",
+            "sluicegate:state/key-value@0.2.0",
+            "log",
+        ];
+        assert_eq!(imports, expected);
     }
 
     #[test]

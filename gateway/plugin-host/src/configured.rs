@@ -12,6 +12,7 @@ use crate::bindings::sluicegate::plugin::outcomes;
 use crate::component::Role;
 use crate::error::ConfigureError;
 use crate::failure;
+use crate::grants::Grants;
 use crate::idle::Idle;
 use crate::instance::Instance;
 use crate::isolation::{Isolation, IsolationInForce, Settings};
@@ -33,6 +34,7 @@ struct Configured {
     isolation: IsolationInForce,
     limits: Limits,
     configure_limits: Limits,
+    grants: Arc<Grants>,
     idle: Arc<Idle>,
     metrics: [RoleMetrics; 3],
 }
@@ -47,8 +49,9 @@ enum Source {
 
 impl ConfiguredPlugin {
     pub(crate) async fn new(plugin: Arc<Loaded>, config: &Value, settings: Settings) -> Result<Self, ConfigureError> {
-        let Settings { isolation, limits } = settings;
+        let Settings { isolation, limits, grants } = settings;
         check(&plugin, &limits)?;
+        check_granted(&plugin, &grants)?;
         let config = config.to_string();
         if config.len() > MAX_CONFIG_BYTES {
             let text =
@@ -73,7 +76,9 @@ impl ConfiguredPlugin {
         let known: Arc<dyn Shelf> = Arc::clone(&idle) as Arc<dyn Shelf>;
         plugin.host.slots.add(Arc::downgrade(&known));
         let metrics = Role::ALL.map(|role| plugin.metrics.of_role(role));
-        let configured = Configured { plugin, source, isolation: in_force, limits, configure_limits, idle, metrics };
+        let grants = Arc::new(grants);
+        let configured =
+            Configured { plugin, source, isolation: in_force, limits, configure_limits, grants, idle, metrics };
         configured.try_out().await?;
         Ok(Self(Arc::new(configured)))
     }
@@ -253,6 +258,10 @@ impl Configured {
     }
 
     async fn instance(&self, limits: &Limits, begin: impl FnOnce(&mut State)) -> Result<Instance, GuestFailure> {
+        let begin = |state: &mut State| {
+            state.host_calls.grants = Some(Arc::clone(&self.grants));
+            begin(state);
+        };
         Instance::new(&self.plugin.host, self.code(), &self.plugin.name, &self.plugin.metrics, limits, begin).await
     }
 
@@ -332,6 +341,15 @@ fn check(plugin: &Loaded, limits: &Limits) -> Result<(), ConfigureError> {
         return Err(ConfigureError::Limits { plugin: plugin.name.to_string(), text });
     }
     Ok(())
+}
+
+fn check_granted(plugin: &Loaded, grants: &Grants) -> Result<(), ConfigureError> {
+    let capabilities: Vec<_> =
+        plugin.capabilities().iter().copied().filter(|capability| !grants.has(*capability)).collect();
+    if capabilities.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigureError::Ungranted { plugin: plugin.name.to_string(), capabilities })
 }
 
 fn refused(plugin: &Loaded, reasons: Vec<outcomes::Reason>) -> ConfigureError {

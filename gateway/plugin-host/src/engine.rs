@@ -1,5 +1,7 @@
 //! Wasmtime, set up for many small guests that are not trusted.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -58,17 +60,26 @@ fn pool(max_instances: u32, max_memory_bytes: usize) -> PoolingAllocationConfig 
 pub(crate) struct Ticker {
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
+    ticks: Arc<AtomicU64>,
 }
 
 impl Ticker {
     pub fn start(engine: Engine) -> std::io::Result<Self> {
         let (stop, stopped) = sync_channel(0);
+        let ticks = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&ticks);
         let thread = std::thread::Builder::new().name("plugin-ticker".to_owned()).spawn(move || {
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(SLICE) {
+                counted.fetch_add(1, Ordering::Relaxed);
                 engine.increment_epoch();
             }
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self { stop: Some(stop), thread: Some(thread), ticks })
+    }
+
+    /// Counts the slices that have ended.
+    pub fn ticks(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.ticks)
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use sluicegate_engine::failure::{GuestFailure, Reason};
 
+use crate::grants::Capability;
+
 /// The host could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
@@ -55,7 +57,7 @@ pub enum LoadError {
     /// It wants what the gateway does not give. Found before anything is compiled.
     #[error(
         "loading plugin `{plugin}`: it imports {}, which the gateway does not offer to plugins; they get no files, \
-         sockets, environment or HTTP", quoted(.imports)
+         sockets, environment or HTTP, but what is granted through the packages of `sluicegate:…@0.1.0`", quoted(.imports)
     )]
     Imports {
         /// The configured name.
@@ -92,6 +94,17 @@ pub enum LoadError {
 /// A plugin did not take its configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigureError {
+    /// It imports capabilities that it is not granted.
+    #[error(
+        "plugin `{plugin}` imports {}, which it is not granted; if it may have that, grant it: {}",
+        imports(.capabilities), granting(.capabilities)
+    )]
+    Ungranted {
+        /// The configured name.
+        plugin: String,
+        /// Every one that is missing, never empty.
+        capabilities: Vec<Capability>,
+    },
     /// The plugin's own verdict, all mistakes at once.
     #[error("plugin `{plugin}` refuses its configuration: {}", listed(.reasons))]
     Refused {
@@ -121,6 +134,16 @@ pub enum ConfigureError {
 fn quoted(names: &[String]) -> String {
     let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
+}
+
+fn imports(capabilities: &[Capability]) -> String {
+    quoted(&capabilities.iter().map(|capability| capability.import().to_owned()).collect::<Vec<_>>())
+}
+
+/// As it would be written.
+fn granting(capabilities: &[Capability]) -> String {
+    let examples: Vec<_> = capabilities.iter().map(|capability| capability.example()).collect();
+    format!("`grants: {{ {} }}`", examples.join(", "))
 }
 
 fn listed(reasons: &[Reason]) -> String {

@@ -64,7 +64,7 @@ pub(crate) struct Host {
     cache: Option<Cache>,
     /// One compilation at a time: it uses all processors by itself, and messages want some of them.
     compiling: Mutex<()>,
-    _ticker: Ticker,
+    pub ticker: Ticker,
 }
 
 impl PluginHost {
@@ -93,7 +93,7 @@ impl PluginHost {
             config,
             cache,
             compiling: Mutex::new(()),
-            _ticker: ticker,
+            ticker,
         })))
     }
 

@@ -12,6 +12,7 @@ use crate::bindings::exports::sluicegate::plugin::{filtering, routing, transform
 use crate::bindings::sluicegate::plugin::log::Level;
 use crate::bindings::sluicegate::plugin::outcomes::Reason;
 use crate::failure;
+use crate::grants::HostCalls;
 use crate::host::Host;
 use crate::limits::{Limits, MAX_HANDLES};
 use crate::measure::{Counted, PluginMetrics, Usage};
@@ -49,7 +50,8 @@ impl Instance {
                 host.config.max_instances, host.config.max_instance_wait
             )));
         };
-        let mut store = Store::new(&host.engine, State::new(Arc::clone(plugin), limits.memory_bytes));
+        let host_calls = HostCalls::new(host.ticker.ticks());
+        let mut store = Store::new(&host.engine, State::new(Arc::clone(plugin), limits.memory_bytes, host_calls));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.transfer_bytes());
         // The guest's own resources come on top of those of the host.
@@ -127,13 +129,15 @@ impl Instance {
     }
 }
 
-/// A slice is over: the guest gives way to other tasks of this worker, or its time is up. What it waits for its turn is
-/// not counted.
+/// A slice is over: the guest gives way to other tasks of this worker, or its time is up. What it waits for its turn, and
+/// the slices that end while it waits for a host call, are not counted.
 fn give_way(mut store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadline> {
-    let call = &mut store.data_mut().call;
-    if call.slices_left == 0 {
+    let state = store.data_mut();
+    let waited = state.host_calls.take_waited_over_tick();
+    let call = &mut state.call;
+    if !waited && call.slices_left == 0 {
         return Ok(UpdateDeadline::Interrupt);
     }
-    call.slices_left -= 1;
+    call.slices_left -= u64::from(!waited);
     Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
 }

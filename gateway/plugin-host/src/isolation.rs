@@ -1,5 +1,6 @@
 //! What outlives a call, and the other settings of a configured plugin.
 
+use crate::grants::Grants;
 use crate::limits::Limits;
 
 /// What outlives a call.
@@ -35,10 +36,12 @@ pub struct IsolationInForce {
 }
 
 /// How a plugin is run.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// What outlives a call.
     pub isolation: Isolation,
     /// What a call may use.
     pub limits: Limits,
+    /// What it may do beside looking at its message and logging.
+    pub grants: Grants,
 }

@@ -9,12 +9,16 @@
 //! instance that failed is never used again.
 //!
 //! **Architecture Invariant:** nothing a guest sees comes from outside its message and its configuration, so the same
-//! message has the same outcome: see `replay.rs`.
+//! message has the same outcome: see `replay.rs`. The exception is what it is granted by name: state and answers over HTTP
+//! are what they are when it asks.
+//!
+//! **Architecture Invariant:** an instance sees a message only with grants for all it imports, and one set of grants never
+//! uses another's instances: see `grants/`.
 //!
 //! **Architecture Invariant:** nothing is compiled, and no file is read, on a worker of the runtime.
 //!
 //! Reading order: `host.rs`, `plugin.rs`, `configured.rs`, `instance.rs`, `role.rs`; then what guests can call:
-//! `message.rs`, `draft.rs`, `log.rs`, `wasi.rs`.
+//! `message.rs`, `draft.rs`, `log.rs`, `wasi.rs`, and by grant `grants/`.
 
 mod bindings;
 mod cache;
@@ -24,6 +28,7 @@ mod draft;
 mod engine;
 mod error;
 mod failure;
+mod grants;
 mod host;
 mod idle;
 mod instance;
@@ -46,6 +51,10 @@ mod wasi;
 pub use component::Role;
 pub use configured::ConfiguredPlugin;
 pub use error::{ConfigureError, HostError, LoadError};
+pub use grants::{
+    Capability, Grants, HostCallLimits, HttpAccess, HttpError, HttpRequest, HttpResponse, MetricValue, MetricsAccess,
+    SecretsAccess, StateAccess, StateChange, StateChanged, StateError,
+};
 pub use host::{HostConfig, PluginHost};
 pub use isolation::{Isolation, IsolationInForce, Settings};
 pub use limits::{BATCH_CALLS, Limits, MAX_DESTINATIONS, MAX_DRAFTS, MAX_HEADERS};

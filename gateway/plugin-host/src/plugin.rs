@@ -12,6 +12,7 @@ use crate::cache::{EntryId, hex};
 use crate::component::{Role, Shape, inspect};
 use crate::configured::ConfiguredPlugin;
 use crate::error::{ConfigureError, LoadError};
+use crate::grants::Capability;
 use crate::host::{Host, blocking};
 use crate::instance::Instance;
 use crate::isolation::Settings;
@@ -31,7 +32,7 @@ pub(crate) struct Loaded {
     pub component: Bytes,
     pub code: Code,
     pub metrics: PluginMetrics,
-    shape: Shape,
+    pub shape: Shape,
     config_schema: Value,
 }
 
@@ -75,6 +76,11 @@ impl Plugin {
         &self.0.shape.imports
     }
 
+    /// The capabilities that it imports, so that it has to be granted them before it can be configured.
+    pub fn capabilities(&self) -> &[Capability] {
+        self.0.capabilities()
+    }
+
     /// JSON Schema of its configuration, an object or a boolean.
     pub fn config_schema(&self) -> &Value {
         &self.0.config_schema
@@ -86,7 +92,7 @@ impl Plugin {
     ///
     /// # Errors
     /// Every mistake that the plugin finds in `config`, or how it failed, or that `settings` ask for more than the host
-    /// has.
+    /// has, or that they do not grant what it imports.
     pub async fn configure(&self, config: &Value, settings: Settings) -> Result<ConfiguredPlugin, ConfigureError> {
         ConfiguredPlugin::new(Arc::clone(&self.0), config, settings).await
     }
@@ -105,7 +111,7 @@ impl Plugin {
             blocking(work).await.map_err(unusable)??
         };
         let compiled = compiled.map_err(|error| unusable(format!("{error:#}")))?;
-        let code = Code::link(&host, &compiled, &shape.roles)
+        let code = Code::link(&host, &compiled, &shape)
             .map_err(|error| LoadError::Contract { plugin: name.to_owned(), text: mismatch(&error) })?;
         let name: Arc<str> = Arc::from(name);
         let metrics = PluginMetrics::new(&name);
@@ -115,9 +121,18 @@ impl Plugin {
 }
 
 impl Code {
-    pub fn link(host: &Host, component: &Component, roles: &[Role]) -> wasmtime::Result<Self> {
-        let pre = host.linker.instantiate_pre(component)?;
-        let has = |role| roles.contains(&role);
+    /// Links what the component imports and nothing else.
+    pub fn link(host: &Host, component: &Component, shape: &Shape) -> wasmtime::Result<Self> {
+        let pre = if shape.capabilities.is_empty() {
+            host.linker.instantiate_pre(component)?
+        } else {
+            let mut linker = host.linker.clone();
+            for capability in &shape.capabilities {
+                capability.link(&mut linker)?;
+            }
+            linker.instantiate_pre(component)?
+        };
+        let has = |role| shape.roles.contains(&role);
         let exports = Exports {
             lifecycle: lifecycle::GuestIndices::new(&pre)?,
             filtering: has(Role::Filter).then(|| filtering::GuestIndices::new(&pre)).transpose()?,
@@ -131,6 +146,10 @@ impl Code {
 impl Loaded {
     pub fn roles(&self) -> &[Role] {
         &self.shape.roles
+    }
+
+    pub fn capabilities(&self) -> &[Capability] {
+        &self.shape.capabilities
     }
 }
 

@@ -1,4 +1,5 @@
-//! Time and chance as a guest sees them: functions of the message, so that running it again tells the same story.
+//! Time and chance as a guest sees them: functions of the message, so that running it again tells the same story. What a
+//! guest is granted besides (state, HTTP) is the exception: it answers what is so when it is asked.
 
 use std::sync::Arc;
 

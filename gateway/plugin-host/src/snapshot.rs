@@ -45,7 +45,7 @@ pub(crate) async fn take(plugin: &Arc<Loaded>, config: &str, limits: &Limits) ->
 
 fn compiled_snapshot(plugin: &Arc<Loaded>, config: &str, limits: &Limits, runtime: &Handle) -> Snapshot {
     // A configuration that was taken before is taken again: `configure` sees nothing but the configuration, clocks and
-    // randomness included. Its limits may have changed, but they bind the calls all the same.
+    // randomness included, and can call nothing that is granted. Its limits may have changed, but they bind the calls all the same.
     let id = EntryId::of(&[b"snapshot", plugin.digest.as_bytes(), config.as_bytes()]);
     let component = match plugin.host.cached(id) {
         Some(component) => component,
@@ -57,7 +57,7 @@ fn compiled_snapshot(plugin: &Arc<Loaded>, config: &str, limits: &Limits, runtim
             Err(outcome) => return outcome,
         },
     };
-    match Code::link(&plugin.host, &component, plugin.roles()) {
+    match Code::link(&plugin.host, &component, &plugin.shape) {
         Ok(code) => Snapshot::Taken(code),
         Err(error) => impossible("the snapshot does not link", &error),
     }
@@ -73,7 +73,7 @@ fn snapshot(plugin: &Arc<Loaded>, config: &str, limits: &Limits, runtime: &Handl
     let code = plugin
         .host
         .compile(id, &instrumented)
-        .and_then(|component: Component| Code::link(&plugin.host, &component, plugin.roles()))
+        .and_then(|component: Component| Code::link(&plugin.host, &component, &plugin.shape))
         .map_err(|error| impossible("it does not compile with its memory readable", &error))?;
     runtime.block_on(async {
         let mut configured = configured_instance(plugin, &code, config, limits).await?;

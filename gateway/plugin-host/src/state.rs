@@ -7,6 +7,7 @@ use sluicegate_engine::message::Message;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 
+use crate::grants::HostCalls;
 use crate::limits::{Limits, MAX_HANDLES};
 use crate::log::{Captured, LogBudget};
 use crate::meter::{MemoryMeter, OutputMeter};
@@ -26,6 +27,8 @@ pub(crate) struct State {
     pub files: WasiFilesystemCtx,
     /// Made when the guest first asks for a standard stream, which most never do.
     pub captured: Option<Captured>,
+    /// What it may ask of the gateway, and what it has.
+    pub host_calls: HostCalls,
     pub call: Call,
 }
 
@@ -44,7 +47,7 @@ pub(crate) struct Call {
 }
 
 impl State {
-    pub fn new(plugin: Arc<str>, memory_limit_bytes: u64) -> Self {
+    pub fn new(plugin: Arc<str>, memory_limit_bytes: u64, host_calls: HostCalls) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         Self {
@@ -53,6 +56,7 @@ impl State {
             memory: MemoryMeter::new(memory_limit_bytes),
             files: WasiFilesystemCtx::default(),
             captured: None,
+            host_calls,
             call: Call {
                 message: None,
                 number: 0,
@@ -84,6 +88,7 @@ impl State {
 
     fn start(&mut self, limits: &Limits) {
         self.memory.refused = false;
+        self.host_calls.begin();
         self.call.number += 1;
         self.call.output = OutputMeter::new(limits.output_bytes);
         self.call.log = LogBudget::new(limits);

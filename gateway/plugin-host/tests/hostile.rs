@@ -37,7 +37,8 @@ async fn failures(config: Value) -> Vec<GuestFailure> {
 async fn transform_failures(config: Value, limits: Limits) -> Vec<GuestFailure> {
     let mut failures = Vec::new();
     for isolation in ISOLATIONS {
-        let plugin = hostile(config.clone(), Settings { isolation, limits: limits.clone() }).await;
+        let plugin =
+            hostile(config.clone(), Settings { isolation, limits: limits.clone(), ..Settings::default() }).await;
         failures.push(failure_between(&plugin, Role::Transform, Role::Filter).await);
     }
     failures
@@ -210,7 +211,7 @@ fn log_lines_are_cut_and_cannot_be_forged() {
         runtime.block_on(async {
             let limits = Limits { cpu: Duration::from_secs(5), log_lines: 3, log_line_bytes: 100, ..Limits::default() };
             let config = json!({ "do": "log_flood", "count": 10 });
-            let plugin = hostile(config, Settings { isolation: Isolation::Reuse, limits }).await;
+            let plugin = hostile(config, Settings { isolation: Isolation::Reuse, limits, ..Settings::default() }).await;
             let mut message = Message::new("test", "test", "{}");
             message.id = "id\n2026 INFO forged".to_owned();
             plugin.filter().expect("a filter").filter(&Arc::new(message)).await.expect("passes");
@@ -327,7 +328,9 @@ async fn too_little_memory_to_start_is_a_memory_failure() {
     let plugin = load("hostile", guest("hostile")).await;
     let limits = Limits { memory_bytes: 65_536, ..Limits::default() };
     for isolation in [Isolation::Message, Isolation::Reuse] {
-        let failed = plugin.configure(&json!({ "do": "pass" }), Settings { isolation, limits: limits.clone() }).await;
+        let failed = plugin
+            .configure(&json!({ "do": "pass" }), Settings { isolation, limits: limits.clone(), ..Settings::default() })
+            .await;
         let Err(ConfigureError::Failed { failure: GuestFailure::Memory { limit_bytes, .. }, .. }) = failed else {
             panic!("started")
         };
@@ -446,7 +449,10 @@ async fn a_cancelled_call_frees_its_instance() {
     let plugin = host.load("hostile", guest("hostile")).await.expect("loads");
     let limits = Limits { cpu: Duration::from_secs(3_600), ..Limits::default() };
     let config = json!({ "do": "loop", "only_kind": "bad" });
-    let plugin = plugin.configure(&config, Settings { isolation: Isolation::Reuse, limits }).await.expect("configures");
+    let plugin = plugin
+        .configure(&config, Settings { isolation: Isolation::Reuse, limits, ..Settings::default() })
+        .await
+        .expect("configures");
     let filter = plugin.filter().expect("a filter");
     let bad = message_of_kind("bad");
     let cancelled = tokio::time::timeout(Duration::from_millis(50), filter.filter(&bad)).await;

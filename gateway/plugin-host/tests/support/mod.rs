@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use sluicegate_engine::failure::{GuestFailure, StepFailure};
 use sluicegate_engine::message::Message;
-use sluicegate_plugin_host::{ConfiguredPlugin, HostConfig, Isolation, Limits, Plugin, PluginHost, Settings};
+use sluicegate_plugin_host::{ConfiguredPlugin, HostConfig, Isolation, Plugin, PluginHost, Settings};
 
 /// One host for all tests of a binary, as in a gateway: what one guest does must not be felt by the others. Its cache
 /// spares the next run the compiler.
@@ -38,7 +38,7 @@ pub async fn load(name: &str, component: Bytes) -> Plugin {
 }
 
 pub fn settings(isolation: Isolation) -> Settings {
-    Settings { isolation, limits: Limits::default() }
+    Settings { isolation, ..Settings::default() }
 }
 
 /// The hostile guest, told what to do.
