@@ -40,6 +40,7 @@ impl Change for Expire {
             );
             more |= transaction.execute(&sql, &[now_ms().into()]).await? >= u64::from(MAX_ROWS);
         }
+        more |= crate::state::sweep(transaction).await?;
         Ok(more)
     }
 }

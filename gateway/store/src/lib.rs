@@ -37,6 +37,7 @@ pub mod receipt;
 pub mod redrive;
 mod schema;
 mod signals;
+pub mod state;
 mod store;
 mod stored_message;
 pub mod tenant;

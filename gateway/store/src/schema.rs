@@ -28,6 +28,7 @@ static MIGRATIONS: &[Migration] = &migrations![
     "0005_redrive",
     "0006_receipts",
     "0007_vault",
+    "0011_state",
 ];
 
 /// The version this program writes and reads.
