@@ -15,6 +15,13 @@ pub struct Span(pub Duration);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
 
+/// How often: a number and `/s`, `/m` or `/h`, for example `50/s`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rate {
+    /// Never 0.
+    pub per_second: f64,
+}
+
 /// A value that is used but never shown: its `Debug` and `Display` are `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -61,6 +68,21 @@ impl Size {
         };
         let bytes = number * bytes_per_unit as f64;
         (bytes <= u64::MAX as f64).then_some(Self(bytes as u64))
+    }
+}
+
+impl Rate {
+    /// Reads `text`; `None` if it is no rate.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (number, unit) = text.split_once('/')?;
+        let number: u32 = number.trim().parse().ok().filter(|number| *number > 0)?;
+        let seconds = match unit.trim() {
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            _ => return None,
+        };
+        Some(Self { per_second: f64::from(number) / seconds })
     }
 }
 
@@ -112,6 +134,14 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+impl<'de> Deserialize<'de> for Rate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a rate such as 50/s, 600/m or 1000/h")))
+    }
+}
+
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self)
@@ -148,6 +178,21 @@ impl JsonSchema for Size {
     }
 }
 
+impl JsonSchema for Rate {
+    fn schema_name() -> Cow<'static, str> {
+        "Rate".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "format": "rate",
+            "description": "How often: a number and /s, /m or /h, for example 50/s.",
+            "pattern": r"^[1-9][0-9]{0,8}/(s|m|h)$",
+        })
+    }
+}
+
 impl JsonSchema for Secret {
     fn schema_name() -> Cow<'static, str> {
         "Secret".into()
@@ -178,6 +223,15 @@ mod tests {
         }
         for text in ["", "5", "MiB", "16mb", "-1B"] {
             assert_eq!(Size::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_have_a_number_and_a_unit() {
+        assert_eq!(Rate::parse("50/s"), Some(Rate { per_second: 50.0 }));
+        assert_eq!(Rate::parse("30/m"), Some(Rate { per_second: 0.5 }));
+        for text in ["", "50", "0/s", "/s", "5/d", "-1/s", "1.5/s"] {
+            assert_eq!(Rate::parse(text), None, "{text}");
         }
     }
 

@@ -56,6 +56,7 @@
 //! ([`signature`]). Redirects are not followed. 408, 425, 429, 5xx and no answer at all are transient (`Retry-After` is
 //! respected up to an hour), all else is permanent.
 
+mod address;
 mod admission;
 mod answer;
 mod attribute_headers;
@@ -67,6 +68,7 @@ mod handover;
 mod idempotency;
 mod ingress;
 mod message_headers;
+pub mod outgoing;
 mod problem;
 mod receive;
 mod retry_after;
