@@ -23,6 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::api::{Api, QueueSchemas};
 use crate::config::{Config, PipelineConfig, ServerConfig};
+use crate::grants::Grantor;
 use crate::queues::{Keeping, StoreQueues};
 use crate::redriving;
 use crate::server::{self, Snapshot, View};
@@ -94,7 +95,15 @@ impl Gateway {
         let receipts = Arc::new(StoreReceipts::start(Arc::clone(&store), trace::settings(&config.receipts)));
         let queues = Queues::new(Arc::clone(&store));
         StoreQueues::new(&queues).declare_all(&config.queues).await?;
-        let workshop = Workshop { host, ingress: Ingress::default(), store, receipts, queues, meters: Arc::default() };
+        let workshop = Workshop {
+            host,
+            ingress: Ingress::default(),
+            grantor: Grantor::of(Arc::clone(&store)),
+            store,
+            receipts,
+            queues,
+            meters: Arc::default(),
+        };
         let pipelines: Vec<&PipelineConfig> = config.pipelines.iter().collect();
         let assemblies = workshop.build(&config, &pipelines, plugins).await?;
 

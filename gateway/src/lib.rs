@@ -9,6 +9,7 @@ pub mod config;
 pub mod dead_letters;
 pub mod forecast;
 pub mod gateway;
+pub mod grants;
 pub mod identity;
 pub mod queue_meters;
 pub mod queues;

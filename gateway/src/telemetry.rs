@@ -73,6 +73,10 @@ pub fn metrics() -> anyhow::Result<PrometheusHandle> {
     metrics::describe_counter!("sluicegate_retries_total", "Tries after a failure");
     metrics::describe_counter!("sluicegate_messages_settled_total", "Messages by what became of them");
     metrics::describe_counter!("sluicegate_step_messages_total", "Messages by step and result");
+    metrics::describe_counter!(
+        "sluicegate_plugin_host_calls_total",
+        "Calls of plugins to what they are granted, by outcome"
+    );
     metrics::describe_gauge!("sluicegate_breaker_state", "Circuit breaker of a target: 0 closed, 1 half-open, 2 open");
     Ok(handle)
 }

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::command::test::{PipelineTrial, Trial};
 use crate::config::{self, Config, PipelineConfig, PluginConfig, PluginDescription, PluginSchemas};
+use crate::grants::{self, Grantor};
 use crate::workshop::{self, LoadedPlugins, Parts, target_part};
 
 /// Loads plugins, each once, on behalf of a command.
@@ -43,7 +44,11 @@ impl Bench {
             Role::Transform => config::Role::Transform,
             Role::Route => config::Role::Route,
         });
-        Ok(PluginDescription { roles: roles.collect(), config_schema: loaded.config_schema().clone() })
+        Ok(PluginDescription {
+            roles: roles.collect(),
+            config_schema: loaded.config_schema().clone(),
+            needs: loaded.capabilities().iter().copied().map(grants::needed).collect(),
+        })
     }
 
     /// Runs one message through a pipeline that keeps what it publishes.
@@ -65,7 +70,8 @@ impl Bench {
         message: Message,
         resumption: Option<Resumption>,
     ) -> anyhow::Result<Trial> {
-        let steps = workshop::steps(&self.host, &mut *self.plugins.lock().await, config, pipeline).await?;
+        let steps =
+            workshop::steps(&self.host, &Grantor::Trial, &mut *self.plugins.lock().await, config, pipeline).await?;
         let source = MemorySource::of([message]);
         let targets: Vec<_> = pipeline.targets.iter().map(|(name, _)| (name, MemoryTarget::default())).collect();
         let parts = Parts {

@@ -15,7 +15,7 @@ use sluicegate_engine::source::Source;
 use sluicegate_engine::step::{Action, Step};
 use sluicegate_engine::target::Target;
 use sluicegate_engine::target_driver::TargetSettings;
-use sluicegate_plugin_host::{ConfiguredPlugin, Isolation, Limits, Plugin, PluginHost, Settings};
+use sluicegate_plugin_host::{ConfiguredPlugin, Grants, Isolation, Limits, Plugin, PluginHost, Settings};
 use sluicegate_store::Store;
 use sluicegate_store::deduplication::StoreDeduplication;
 use sluicegate_store::inbox::StoreInbox;
@@ -25,6 +25,7 @@ use sluicegate_store::receipt::StoreReceipts;
 use crate::bundled;
 use crate::config::{self, ComponentConfig, Config, PipelineConfig, PluginConfig, StepConfig};
 use crate::dead_letters::StoreAndBroker;
+use crate::grants::Grantor;
 use crate::queue_meters::{MeasuredBackend, QueueMeters};
 use crate::queues::StoreQueues;
 use crate::spool::StoreSpool;
@@ -36,6 +37,8 @@ pub struct Workshop {
     pub host: PluginHost,
     /// Where HTTP sources take their paths.
     pub ingress: Ingress,
+    /// What stands behind grants of plugins.
+    pub grantor: Grantor,
     /// Keeps dead letters.
     pub store: Arc<Store>,
     /// Keeps receipts.
@@ -60,7 +63,7 @@ impl Workshop {
     ) -> anyhow::Result<Vec<Assembly>> {
         let mut assemblies = Vec::with_capacity(pipelines.len());
         for pipeline in pipelines {
-            let steps = steps(&self.host, &mut plugins, config, pipeline).await?;
+            let steps = steps(&self.host, &self.grantor, &mut plugins, config, pipeline).await?;
             assemblies.push(Assembly::new(self.blueprint(config, pipeline, steps)));
         }
         Ok(assemblies)
@@ -175,13 +178,14 @@ pub type LoadedPlugins = HashMap<Arc<str>, Plugin>;
 /// The first step that cannot be made.
 pub async fn steps(
     host: &PluginHost,
+    grantor: &Grantor,
     plugins: &mut LoadedPlugins,
     config: &Config,
     pipeline: &PipelineConfig,
 ) -> anyhow::Result<Vec<Step>> {
     let mut steps = Vec::with_capacity(pipeline.steps.len());
     for (index, step) in pipeline.steps.iter().enumerate() {
-        let made = action(host, plugins, config, step).await;
+        let made = action(host, grantor, plugins, config, step).await;
         let (action, plugin_digest) = made.with_context(|| {
             format!("pipeline `{}`, step {} ({} {})", pipeline.name, index + 1, step.kind(), step.subject())
         })?;
@@ -196,6 +200,7 @@ pub async fn steps(
 
 async fn action(
     host: &PluginHost,
+    grantor: &Grantor,
     plugins: &mut LoadedPlugins,
     config: &Config,
     step: &StepConfig,
@@ -206,7 +211,7 @@ async fn action(
         Some((plugin, plugin_config)) => {
             let loaded = load(host, plugins, plugin).await?;
             digest = Some(Arc::from(loaded.digest()));
-            Some(loaded.configure(plugin_config, settings(plugin)).await?)
+            Some(loaded.configure(plugin_config, settings(plugin, grantor.grants(plugin)?)).await?)
         }
     };
     let lacks = |plugin: &ConfiguredPlugin, role: &str| {
@@ -266,8 +271,9 @@ pub async fn load(host: &PluginHost, plugins: &mut LoadedPlugins, plugin: &Plugi
     Ok(loaded)
 }
 
-fn settings(plugin: &PluginConfig) -> Settings {
+fn settings(plugin: &PluginConfig, grants: Grants) -> Settings {
     Settings {
+        grants,
         isolation: match plugin.isolation {
             config::Isolation::Message => Isolation::Message,
             config::Isolation::Batch => Isolation::Batch,

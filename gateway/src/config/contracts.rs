@@ -26,6 +26,19 @@ pub struct PluginDescription {
     pub roles: Vec<Role>,
     /// JSON Schema of its configuration.
     pub config_schema: Value,
+    /// What it cannot do without.
+    pub needs: Vec<NeededGrant>,
+}
+
+/// A capability that a plugin imports, so that it has to be granted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeededGrant {
+    /// The key of `grants`.
+    pub name: &'static str,
+    /// As the component names it.
+    pub import: &'static str,
+    /// How it could be granted.
+    pub example: &'static str,
 }
 
 /// A kind of step that a plugin can be.
@@ -61,7 +74,10 @@ pub fn check_plugins(loaded: &Loaded, plugins: &dyn PluginSchemas) -> Result<(),
             let Some((plugin, config)) = step.plugin() else { continue };
             let pointer = format!("{}/steps/{index}/{}", join("/pipelines", &pipeline.name), step.kind());
             match plugins.describe(plugin) {
-                Ok(description) => check_step(loaded, &pointer, step, config, &description, &mut wrong),
+                Ok(description) => {
+                    check_step(loaded, &pointer, step, config, &description, &mut wrong);
+                    check_grants(loaded, &join(&pointer, "plugin"), plugin, &description, &mut wrong);
+                }
                 Err(why) => {
                     let text = format!("the plugin `{}` cannot be used: {why}", plugin.name);
                     wrong.push(loaded.mistake(&join(&pointer, "plugin"), text));
@@ -70,6 +86,22 @@ pub fn check_plugins(loaded: &Loaded, plugins: &dyn PluginSchemas) -> Result<(),
         }
     }
     if wrong.is_empty() { Ok(()) } else { Err(loaded.diagnostics(wrong)) }
+}
+
+/// What a plugin imports without grant, said where a step names it.
+fn check_grants(
+    loaded: &Loaded,
+    pointer: &str,
+    plugin: &PluginConfig,
+    description: &PluginDescription,
+    wrong: &mut Vec<Diagnostic>,
+) {
+    for need in description.needs.iter().filter(|need| !plugin.grants.has(need.name)) {
+        let text = format!("the plugin `{}` imports `{}`, which it is not granted", plugin.name, need.import);
+        let hint =
+            format!("if it may have that, grant it in `plugins.{}`: `grants: {{ {} }}`", plugin.name, need.example);
+        wrong.push(loaded.mistake(pointer, text).hint(hint));
+    }
 }
 
 fn check_step(
@@ -133,7 +165,14 @@ mod tests {
                 "type": "object", "required": ["program"], "additionalProperties": false,
                 "properties": { "program": { "type": "string" }, "limit": { "type": "integer", "minimum": 1 } },
             });
-            Ok(PluginDescription { roles: vec![Role::Filter, Role::Route], config_schema })
+            let needs = match plugin.grants.has("metrics") {
+                // So that there is one that is granted and one that is not.
+                true => {
+                    ["state", "metrics"].map(|name| NeededGrant { name, import: name, example: "state: {}" }).into()
+                }
+                false => Vec::new(),
+            };
+            Ok(PluginDescription { roles: vec![Role::Filter, Role::Route], config_schema, needs })
         }
     }
 
@@ -155,6 +194,23 @@ mod tests {
     #[test]
     fn a_step_that_fits_its_plugin_is_accepted() {
         assert_eq!(checked("      - filter: { plugin: jq, config: { program: . } }\n"), Ok(()));
+    }
+
+    #[test]
+    fn what_is_imported_without_grant_is_told_with_a_way_to_grant_it() {
+        let text = "plugins:
+  jq: { builtin: jq, grants: { metrics: { seen: { kind: counter } } } }
+pipelines:
+  p:
+    source: { stdio: {} }
+    targets: { out: { stdio: {} } }
+    steps: [ { filter: { plugin: jq, config: { program: . } } } ]
+";
+        let loaded = load_text(text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let said = check_plugins(&loaded, &OnlyJq).expect_err("one is missing").to_string();
+        assert!(said.contains("the plugin `jq` imports `state`, which it is not granted"), "{said}");
+        assert!(said.contains("grant it in `plugins.jq`: `grants: { state: {} }`"), "{said}");
+        assert!(!said.contains("imports `metrics`"), "{said}");
     }
 
     #[test]

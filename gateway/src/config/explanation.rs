@@ -271,6 +271,7 @@ fn type_words(kind: JsonType) -> &'static str {
 /// What a text of a format is, and an example.
 fn format_words(schema: &Value) -> Option<(&'static str, &'static str)> {
     match schema["format"].as_str()? {
+        "rate" => Some(("a rate", "a rate such as 50/s, 600/m or 1000/h")),
         "span" => Some(("a length of time", "a length of time such as 500ms, 2s, 5m, 1h or 7d")),
         "size" => Some(("a size", "a size such as 512B, 64KiB, 16MiB or 1GB")),
         "address" => Some(("an address", "an IP address and a port, such as 127.0.0.1:8080 or [::]:8080")),

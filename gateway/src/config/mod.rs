@@ -18,6 +18,7 @@ mod diagnostic;
 mod entries;
 mod expectation;
 mod explanation;
+mod grants;
 mod guarantee;
 #[cfg(test)]
 pub(crate) mod in_memory;
@@ -33,15 +34,15 @@ mod tree;
 mod written;
 mod yaml;
 
-pub use contracts::{PluginDescription, PluginSchemas, Role, check_plugins};
+pub use contracts::{NeededGrant, PluginDescription, PluginSchemas, Role, check_plugins};
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use guarantee::{End, Guarantee, guarantee};
 pub use loading::{Loaded, load};
 pub use location::{FileId, Location, Sources};
 pub use resolved::{
-    BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
-    MasterKey, PipelineConfig, PluginConfig, PluginLimits, ReceiptsConfig, SchemaConfig, ServerConfig, StepConfig,
-    TestCase,
+    BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage,
+    GrantsConfig, Isolation, MasterKey, MetricConfig, MetricKind, PipelineConfig, PluginConfig, PluginLimits,
+    ReceiptsConfig, SchemaConfig, ServerConfig, StepConfig, TestCase,
 };
 pub use shape::schema;
 pub use surroundings::{Process, Surroundings};

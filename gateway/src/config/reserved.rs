@@ -1,7 +1,7 @@
 //! What belongs to later versions: accepted by nobody, refused in words that say so rather than as an unknown key.
 
 use super::diagnostic::Diagnostic;
-use super::tree::{Node, NodeValue, join, split_last};
+use super::tree::{Node, join, split_last};
 
 /// The places of a tree that hold something of a later version.
 #[derive(Debug, Default)]
@@ -48,17 +48,6 @@ impl Finder<'_> {
             let pointer = join("/plugins", &entry.key);
             if entry.value.get("upload").is_some() {
                 self.refuse(join(&pointer, "upload"), "an uploaded plugin", "name a component by `file`");
-            }
-            let grants = entry.value.get("grants").map(|grants| &grants.value);
-            let empty = match grants {
-                None | Some(NodeValue::Null) => true,
-                Some(NodeValue::Map(grants)) => grants.is_empty(),
-                // A wrong type is the shape check's.
-                Some(_) => true,
-            };
-            if !empty {
-                let hint = "leave `grants` empty: a plugin may log, and nothing else";
-                self.refuse(join(&pointer, "grants"), "granting capabilities", hint);
             }
         }
     }

@@ -20,6 +20,7 @@ use sluicegate_engine::step::Unroutable;
 use sluicegate_store::Location;
 
 pub use super::dead_letter::DeadLetterConfig;
+pub use super::grants::{GrantsConfig, MetricConfig, MetricKind};
 pub use super::written::Isolation;
 
 /// A whole configuration.
@@ -143,6 +144,8 @@ pub struct PluginConfig {
     pub isolation: Isolation,
     /// What a call may use.
     pub limits: PluginLimits,
+    /// What it may do beside looking at its message and logging.
+    pub grants: GrantsConfig,
 }
 
 /// Where a plugin's component comes from.

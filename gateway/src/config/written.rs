@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
-use sluicegate_connectors::quantity::{Secret, Size, Span};
+use sluicegate_connectors::quantity::{Rate, Secret, Size, Span};
 use sluicegate_connectors::queue::Declaration;
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 
@@ -167,8 +167,88 @@ pub struct PluginSection {
     pub limits: LimitsSection,
     /// Capabilities beyond logging.
     #[serde(default)]
-    #[expect(dead_code, reason = "`reserved` refuses all of them in the tree")]
-    pub grants: Entries<Value>,
+    pub grants: GrantsSection,
+}
+
+/// Capabilities beyond logging. A plugin that imports one without grant is refused.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GrantsSection {
+    /// Key-value state, kept in the store, the plugin's own.
+    pub state: Option<StateGrantSection>,
+    /// Outgoing HTTP to listed hosts.
+    pub http: Option<HttpGrantSection>,
+    /// Secrets by name.
+    #[serde(default)]
+    pub secrets: Entries<Secret>,
+    /// Metrics of the plugin's own, by name: at `/metrics` as `sluicegate_plugin_KIND_NAME`.
+    #[serde(default)]
+    pub metrics: Entries<MetricSection>,
+}
+
+/// Key-value state.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct StateGrantSection {
+    /// All keys and values together, and 64 B for each, 1KiB to 1GiB.
+    pub max: Size,
+}
+
+impl Default for StateGrantSection {
+    fn default() -> Self {
+        Self { max: Size(1 << 20) }
+    }
+}
+
+/// Outgoing HTTP to listed hosts.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HttpGrantSection {
+    /// Where requests may go: `api.example.org` (https), `*.example.org`, `http://inside.example.org:9000`.
+    #[schemars(length(min = 1, max = 64))]
+    pub hosts: Vec<String>,
+    /// For a whole exchange, 10ms to 30s.
+    #[serde(default = "default_http_timeout")]
+    pub timeout: Span,
+    /// Longest body of a response, 1B to 2MiB.
+    #[serde(default = "default_max_response")]
+    pub max_response: Size,
+    /// Most requests of the plugin, over all its pipelines at this gateway. Without it, any number.
+    pub rate: Option<Rate>,
+    /// Whether hosts may have addresses that are not of the public internet: private, loopback, link-local.
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
+fn default_http_timeout() -> Span {
+    Span::secs(2)
+}
+
+fn default_max_response() -> Size {
+    Size(256 << 10)
+}
+
+/// A metric of a plugin's own.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MetricSection {
+    /// What its values mean.
+    pub kind: MetricKind,
+    /// Its labels, each with the values it may have; any other counts as `other`.
+    #[serde(default)]
+    pub labels: Entries<Vec<String>>,
+}
+
+/// What a metric's values mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricKind {
+    /// A sum that grows.
+    Counter,
+    /// A value at a time.
+    Gauge,
+    /// How values are spread.
+    Histogram,
 }
 
 /// What an instance of a plugin is kept for. Never for longer than to its first error.

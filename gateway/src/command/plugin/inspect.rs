@@ -30,6 +30,7 @@ pub(super) async fn inspect(args: &InspectArgs, out: &mut (dyn Write + Send)) ->
             "sizeBytes": plugin.size_bytes(),
             "roles": roles,
             "imports": plugin.imports(),
+            "grants": needed(&plugin),
             "configSchema": plugin.config_schema(),
         });
         writeln!(out, "{object:#}")?;
@@ -46,6 +47,14 @@ pub(super) fn describe(plugin: &Plugin, out: &mut (dyn Write + Send)) -> anyhow:
     writeln!(out, "roles:   {}", roles.join(", "))?;
     writeln!(out, "size:    {} bytes", plugin.size_bytes())?;
     writeln!(out, "digest:  {}", plugin.digest())?;
+    if !plugin.capabilities().is_empty() {
+        writeln!(out, "grants:  {} (it has to be granted them)", needed(plugin).join(", "))?;
+    }
     writeln!(out, "imports: {}", plugin.imports().join("\n         "))?;
     Ok(())
+}
+
+/// Names of the capabilities that it has to be granted.
+pub(super) fn needed(plugin: &Plugin) -> Vec<&'static str> {
+    plugin.capabilities().iter().map(|capability| capability.name()).collect()
 }

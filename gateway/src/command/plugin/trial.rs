@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use sluicegate_connectors::cloudevents;
 use sluicegate_engine::message::{Message, parse_json};
 use sluicegate_engine::step::{Destination, Verdict};
-use sluicegate_plugin_host::{Limits, Measurement, Outcome, Role, Settings};
+use sluicegate_plugin_host::{Capability, Grants, Limits, Measurement, Outcome, Plugin, Role, Settings};
 
 use super::load;
 use crate::command::Exit;
 use crate::command::plugin::scaffold;
+use crate::grants::Doubles;
 
 /// `plugin test`.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -27,6 +28,10 @@ pub struct TestArgs {
     /// A file with the plugin's configuration in JSON, or the JSON itself.
     #[arg(long, value_name = "FILE or JSON", default_value = "{}")]
     pub config: String,
+    /// A file with doubles of what the plugin has to be granted, in JSON, or the JSON itself: `{"state": {"key": "value"},
+    /// "http": [{"url": "https://…", "status": 200, "body": {}}], "secrets": {"name": "value"}, "metrics": true}`.
+    #[arg(long, value_name = "FILE or JSON", default_value = "{}")]
+    pub doubles: String,
     /// The role to call; all that it has if not given.
     #[arg(long, value_enum)]
     pub role: Option<scaffold::Role>,
@@ -37,9 +42,10 @@ pub struct TestArgs {
 
 pub(super) async fn test(args: &TestArgs, out: &mut (dyn Write + Send)) -> anyhow::Result<Exit> {
     let plugin = load(&args.component).await?;
-    let config = read_config(&args.config)?;
+    let config = read_json(&args.config, "configuration")?;
+    let grants = doubles(&plugin, &args.doubles)?;
     let message = Arc::new(read_message(&args.message)?);
-    let settings = Settings { limits: Limits::default(), ..Settings::default() };
+    let settings = Settings { limits: Limits::default(), grants, ..Settings::default() };
     let configured = plugin.configure(&config, settings).await?;
     let asked = args.role.map(|role| match role {
         scaffold::Role::Filter => Role::Filter,
@@ -66,13 +72,37 @@ pub(super) async fn test(args: &TestArgs, out: &mut (dyn Write + Send)) -> anyho
     Ok(exit)
 }
 
-fn read_config(given: &str) -> anyhow::Result<Value> {
+/// Nothing real is behind a trial's grants; what has no double is refused in words that say how to give one.
+fn doubles(plugin: &Plugin, given: &str) -> anyhow::Result<Grants> {
+    let doubles: Doubles = serde_json::from_value(read_json(given, "doubles")?)
+        .with_context(|| format!("the doubles {given} cannot be used"))?;
+    let grants = doubles.grants();
+    let missing: Vec<_> = plugin.capabilities().iter().filter(|capability| !grants.has(**capability)).collect();
+    if missing.is_empty() {
+        return Ok(grants);
+    }
+    let example = |capability: &Capability| match capability {
+        Capability::State => r#""state": {"key": "value"}"#,
+        Capability::Http => r#""http": [{"url": "https://api.example.org/", "status": 200, "body": {}}]"#,
+        Capability::Secrets => r#""secrets": {"api": "value"}"#,
+        Capability::Metrics => r#""metrics": true"#,
+    };
+    let names: Vec<&str> = missing.iter().map(|capability| capability.name()).collect();
+    let examples: Vec<&str> = missing.iter().map(|capability| example(capability)).collect();
+    bail!(
+        "the component has to be granted {}, and a trial has nothing real behind that; give doubles: --doubles '{{{}}}'",
+        names.join(", "),
+        examples.join(", ")
+    )
+}
+
+fn read_json(given: &str, what: &str) -> anyhow::Result<Value> {
     let text = if given.trim_start().starts_with(['{', '[', '"']) {
         given.to_owned()
     } else {
-        std::fs::read_to_string(given).with_context(|| format!("cannot read the configuration {given}"))?
+        std::fs::read_to_string(given).with_context(|| format!("cannot read the {what} {given}"))?
     };
-    parse_json(text.as_bytes()).with_context(|| format!("the configuration {given} cannot be used"))
+    parse_json(text.as_bytes()).with_context(|| format!("the {what} {given} cannot be used"))
 }
 
 fn read_message(path: &Path) -> anyhow::Result<Message> {

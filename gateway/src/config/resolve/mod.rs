@@ -2,6 +2,7 @@
 //! what is wrong in one part keeps no other from being checked.
 
 mod cases;
+mod grants;
 mod pipelines;
 mod plugins;
 mod queues;

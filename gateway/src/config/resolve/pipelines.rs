@@ -299,7 +299,11 @@ fn identity(plugin: &Arc<PluginConfig>) -> String {
         ComponentConfig::File { sha256, .. } => format!("sha256 {sha256}"),
     };
     format!(
-        "\0plugin {} {component} {:?} {:?} {:?}",
-        plugin.name, plugin.pinned_sha256, plugin.isolation, plugin.limits
+        "\0plugin {} {component} {:?} {:?} {:?} {}",
+        plugin.name,
+        plugin.pinned_sha256,
+        plugin.isolation,
+        plugin.limits,
+        plugin.grants.identity()
     )
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Resolver, absolute};
-use crate::config::resolved::{BUILTIN_PLUGINS, ComponentConfig, Isolation, PluginConfig, PluginLimits};
+use crate::config::resolved::{BUILTIN_PLUGINS, ComponentConfig, GrantsConfig, Isolation, PluginConfig, PluginLimits};
 use crate::config::tree::join;
 use crate::config::written::{LimitsSection, PluginSection};
 
@@ -19,6 +19,7 @@ impl Resolver<'_> {
             let pointer = join("/plugins", name);
             let component = self.component(&pointer, name, section);
             let limits = self.limits(&join(&pointer, "limits"), &section.limits);
+            let grants = self.grants(&join(&pointer, "grants"), &section.grants);
             let Some(component) = component else { continue };
             let builtin = matches!(component, ComponentConfig::Builtin(_));
             let isolation = section.isolation.unwrap_or(if builtin { Isolation::Reuse } else { Isolation::Message });
@@ -30,6 +31,7 @@ impl Resolver<'_> {
                 pinned_sha256,
                 isolation,
                 limits,
+                grants,
             }));
         }
     }
@@ -109,6 +111,7 @@ impl Resolver<'_> {
             pinned_sha256: None,
             isolation: Isolation::Reuse,
             limits: PluginLimits { cpu: limits.cpu.0, memory_bytes: limits.memory.0, output_bytes: limits.output.0 },
+            grants: GrantsConfig::default(),
         });
         self.plugins.push(Arc::clone(&plugin));
         Some(plugin)
