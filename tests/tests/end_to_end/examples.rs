@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use sluicegate_tests::gateway::{Gateway, new_folder, run_binary};
+use sluicegate_tests::gateway::{Gateway, http_client, new_folder, run_binary};
 use sluicegate_tests::process::run;
 use sluicegate_tests::servers::{RabbitMq, Redis};
 use sluicegate_tests::webhook::Webhook;
@@ -197,6 +197,60 @@ async fn tenant_router() -> Result<()> {
     Ok(())
 }
 
+/// State outlives the message, and the gateway.
+#[tokio::test(flavor = "multi_thread")]
+async fn deduplicate() -> Result<()> {
+    let example = Example::start("deduplicate", Vec::new()).await?;
+    let session = example.session().await?;
+    assert_eq!(statuses(&session), ["200", "200"], "{session}");
+    assert!(session.contains("grants:  state, metrics"), "plugin inspect shows what it needs: {session}");
+    for counted in ["first", "repeated"] {
+        let series = format!("sluicegate_plugin_counter_seen_total{{plugin=\"deduplicate\",outcome=\"{counted}\"}} 1");
+        assert!(session.contains(&series), "{series} is not in {session}");
+    }
+    assert_eq!(example.lines("examples/deduplicate/out/once.jsonl")?.len(), 1);
+    let Example { mut gateway, .. } = example;
+    gateway.kill()?;
+    gateway.restart().await?;
+    let answer = http_client()?
+        .post(gateway.url("/ingest/orders"))
+        .header("content-type", "application/json")
+        .body(r#"{"id":"o-1"}"#)
+        .send()
+        .await?;
+    assert_eq!(answer.status(), 200);
+    let once = std::fs::read_to_string(gateway.folder().join("examples/deduplicate/out/once.jsonl"))?;
+    assert_eq!(once.lines().count(), 1, "it is known after a restart: {once}");
+    Ok(())
+}
+
+/// A service that is asked over HTTP, with the secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn enrich() -> Result<()> {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let customers = format!("http://{}", listener.local_addr()?);
+    let service = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut connection, _) = listener.accept().await?;
+        let mut asked = vec![0; 4_096];
+        let length = connection.read(&mut asked).await?;
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 15\r\nconnection: close\r\n\r\n{\"tier\":\"gold\"}";
+        connection.write_all(answer.as_bytes()).await?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&asked[..length]).into_owned())
+    });
+    let environment = vec![("CUSTOMERS", customers), ("CUSTOMERS_TOKEN", "t0ken".to_owned())];
+    let example = Example::start("enrich", environment).await?;
+    let session = example.session().await?;
+    assert_eq!(statuses(&session), ["200"], "{session}");
+    let asked = service.await??;
+    assert!(asked.starts_with("GET /customers/c-7 HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("authorization: Bearer t0ken\r\n"), "{asked}");
+    let enriched = example.lines("examples/enrich/out/enriched.jsonl")?;
+    assert_eq!(enriched[0]["customer"]["known"]["tier"], "gold");
+    assert!(!session.contains("t0ken"), "the secret is nowhere in what is printed: {session}");
+    Ok(())
+}
+
 /// No example without a test here, and none that `check` or its own `tests:` complain about.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_is_checked_and_run() -> Result<()> {
@@ -205,7 +259,8 @@ async fn every_example_is_checked_and_run() -> Result<()> {
         .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
         .filter(|name| repository().join("examples").join(name).is_dir())
         .collect();
-    assert_eq!(found.iter().collect::<Vec<_>>(), ["event-bus", "quickstart", "stream-fanout", "tenant-router"]);
+    let tested = ["deduplicate", "enrich", "event-bus", "quickstart", "stream-fanout", "tenant-router"];
+    assert_eq!(found.iter().collect::<Vec<_>>(), tested);
     for name in found {
         let config = repository().join("examples").join(name).join("sluicegate.yaml").display().to_string();
         for command in ["check", "test"] {

@@ -12,4 +12,5 @@ mod inbox_flow;
 mod queues;
 mod receipts;
 mod redrive;
+mod state;
 mod vault;
