@@ -22,9 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::{Api, QueueSchemas};
-use crate::config::{Config, PipelineConfig, ServerConfig};
+use crate::config::{AuthConfig, Config, PipelineConfig, ServerConfig};
 use crate::grants::Grantor;
-use crate::queues::{Keeping, StoreQueues};
+use crate::identity::{Audit, BOOTSTRAP_VARIABLE, Directory, Guard, first_key, keep_up};
+use crate::queues::{AllQueues, Keeping, StoreQueues};
 use crate::redriving;
 use crate::server::{self, Snapshot, View};
 use crate::store_options::store_options;
@@ -48,6 +49,9 @@ pub struct Gateway {
     /// Runs redrive jobs.
     redriving: JoinHandle<()>,
     stop_redriving: CancellationToken,
+    /// Keeps what is known of keys and tenants up, and the audit within its bounds.
+    identity: JoinHandle<()>,
+    stop_identity: CancellationToken,
 }
 
 /// A pipeline that runs.
@@ -112,6 +116,10 @@ impl Gateway {
             format!("cannot listen on {listen}; is another gateway running? `server.listen` changes the address")
         })?;
         let address = listener.local_addr().unwrap_or(listen);
+        let directory = Directory::new(Arc::clone(&workshop.store));
+        let audit = Arc::new(Audit::new(Arc::clone(&workshop.store)));
+        let guard =
+            guard(&config, directory.clone(), Arc::clone(&audit), workshop.ingress.clone(), &workshop.store).await?;
         let drain_limit = config.server.drain_timeout;
         let start = |(pipeline, assembly)| Running::start(pipeline, assembly, drain_limit);
         let running: Vec<Running> = config.pipelines.iter().cloned().zip(assemblies).map(start).collect();
@@ -124,16 +132,21 @@ impl Gateway {
         let stop_redriving = CancellationToken::new();
         let redriving = redriving::run(Arc::clone(&workshop.store), shown.clone(), stop_redriving.clone());
         let redriving = tokio::spawn(redriving);
+        let declared = shown.clone();
+        let all_queues = AllQueues::new(&workshop.queues, move || Arc::clone(&declared.borrow().queues));
         let api = Api {
             store: Arc::clone(&workshop.store),
             config: shown,
             host: workshop.host.clone(),
-            queues: workshop.queues.clone(),
+            queues: all_queues,
             meters: Arc::clone(&workshop.meters),
             schemas: QueueSchemas::default(),
             running: seen.clone(),
         };
-        let app = server::router(View { running: seen, metrics }, api, &workshop.ingress);
+        let stop_identity = CancellationToken::new();
+        let keep_up = keep_up(directory, audit, api.config.clone(), stop_identity.clone());
+        let identity = tokio::spawn(keep_up);
+        let app = server::router(View { running: seen, metrics }, api, &workshop.ingress, guard);
         let stop_server = CancellationToken::new();
         let served = serve(listener, app, limits(&config.server), stop_server.clone().cancelled_owned());
         let server = tokio::spawn(async move {
@@ -154,6 +167,8 @@ impl Gateway {
             stop_server,
             redriving,
             stop_redriving,
+            identity,
+            stop_identity,
         };
         gateway.publish(false);
         info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
@@ -177,8 +192,8 @@ impl Gateway {
         if config.store != self.config.store || config.encryption != self.config.encryption {
             anyhow::bail!("`store` or `encryption` changed; restart the gateway for that");
         }
-        if config.server != self.config.server {
-            anyhow::bail!("`server` changed; restart the gateway for that");
+        if config.server != self.config.server || config.auth != self.config.auth {
+            anyhow::bail!("`server` or `auth` changed; restart the gateway for that");
         }
         let is_running = |pipeline: &&PipelineConfig| {
             self.running
@@ -263,6 +278,10 @@ impl Gateway {
         if let Err(error) = (&mut self.server).await {
             error!(%error, "the HTTP server's task failed");
         }
+        self.stop_identity.cancel();
+        if let Err(error) = (&mut self.identity).await {
+            error!(%error, "the task of keys and tenants failed");
+        }
         // Nothing delivers any more, so what is still to be recorded of requests without clients is so at once.
         if timeout(RECORDING_LIMIT, self.workshop.ingress.finished()).await.is_err() {
             warn!(
@@ -281,6 +300,27 @@ impl Gateway {
         let config_version = self.config.version.to_string();
         self.snapshot.send_replace(Arc::new(Snapshot { config_version, links, stopping }));
     }
+}
+
+/// What stands before the server, as configured. Where keys are asked for and there is none yet, the first one is made and
+/// shown on standard error.
+async fn guard(
+    config: &Config,
+    directory: Directory,
+    audit: Arc<Audit>,
+    ingress: Ingress,
+    store: &Store,
+) -> anyhow::Result<Guard> {
+    if let AuthConfig::Required(required) = &config.auth
+        && required.keys
+    {
+        let given = std::env::var(BOOTSTRAP_VARIABLE).ok();
+        if let Some(shown_once) = first_key(store, given.as_deref()).await? {
+            // Not through the log: whoever collects logs must not have it.
+            eprintln!("{shown_once}");
+        }
+    }
+    Guard::new(&config.auth, config.server.access_log, directory, audit, ingress).await
 }
 
 impl Running {

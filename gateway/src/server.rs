@@ -14,6 +14,7 @@ use sluicegate_engine::link::{End, Link, LinkState};
 use tokio::sync::watch;
 
 use crate::api::{self, Api};
+use crate::identity::Guard;
 
 /// What the server shows of the gateway.
 #[derive(Clone)]
@@ -35,15 +36,15 @@ pub struct Snapshot {
     pub stopping: bool,
 }
 
-/// The whole server.
-pub fn router(view: View, api: Api, ingress: &Ingress) -> Router {
-    Router::new()
+/// The whole server, with `guard` before it.
+pub fn router(view: View, api: Api, ingress: &Ingress, guard: Guard) -> Router {
+    let open = Router::new()
         .route("/health", get(|| async { document(StatusCode::OK, &json!({ "status": "ok" })) }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(view)
-        .merge(api::router(api))
-        .fallback_service(ingress.router())
+        .merge(api::router(api));
+    guard.before(open.fallback_service(ingress.router()))
 }
 
 /// 200 when every source and target is connected, 503 with the same document otherwise: a gateway that cannot reach

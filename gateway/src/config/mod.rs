@@ -40,9 +40,10 @@ pub use guarantee::{End, Guarantee, guarantee};
 pub use loading::{Loaded, load};
 pub use location::{FileId, Location, Sources};
 pub use resolved::{
-    BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage,
-    GrantsConfig, Isolation, MasterKey, MetricConfig, MetricKind, PipelineConfig, PluginConfig, PluginLimits,
-    ReceiptsConfig, SchemaConfig, ServerConfig, StepConfig, TestCase,
+    AuditConfig, AuthConfig, BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop,
+    ExpectedMessage, GrantsConfig, Isolation, JwtAlgorithm, JwtConfig, JwtKeys, MasterKey, MetricConfig, MetricKind,
+    PipelineConfig, PluginConfig, PluginLimits, ReceiptsConfig, RequiredAuth, SchemaConfig, ServerConfig, StepConfig,
+    TestCase,
 };
 pub use shape::schema;
 pub use surroundings::{Process, Surroundings};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use sluicegate_connectors::quantity::Secret;
-use sluicegate_connectors::queue::Declarations;
+use sluicegate_connectors::queue::{Declarations, Defaults};
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 use sluicegate_engine::failure::FailureClass;
 use sluicegate_engine::message::Message;
@@ -21,7 +21,8 @@ use sluicegate_store::Location;
 
 pub use super::dead_letter::DeadLetterConfig;
 pub use super::grants::{GrantsConfig, MetricConfig, MetricKind};
-pub use super::written::Isolation;
+pub use super::written::{Isolation, JwtAlgorithm};
+use crate::identity::{JwksPlace, Scope};
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,11 +39,17 @@ pub struct Config {
     pub dead_letters: DeadLettersConfig,
     /// How bodies are encrypted, if they are.
     pub encryption: Option<EncryptionConfig>,
+    /// Who may call.
+    pub auth: AuthConfig,
+    /// What is kept of who changed what.
+    pub audit: AuditConfig,
     /// All schemas, in the order written: what a `$ref` may refer to.
     pub schemas: Vec<Arc<SchemaConfig>>,
     /// All plugins: the declared ones in the order written, then the built-in ones that are used by name.
     pub plugins: Vec<Arc<PluginConfig>>,
-    /// All queues that are declared, by name.
+    /// What queues are like that do not say otherwise.
+    pub queue_defaults: Defaults,
+    /// All queues that are declared, by name, with nothing left out.
     pub queues: Arc<Declarations>,
     /// All pipelines, in the order written.
     pub pipelines: Vec<PipelineConfig>,
@@ -80,6 +87,75 @@ pub struct ServerConfig {
     pub body_read_timeout: Duration,
     /// Longest time, once asked to stop, for messages in flight to finish.
     pub drain_timeout: Duration,
+    /// Whether each request is logged.
+    pub access_log: bool,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthConfig {
+    /// Whoever reaches the loopback address it listens on.
+    Local,
+    /// Whoever reaches it: said explicitly.
+    Open,
+    /// Whoever shows one of these credentials.
+    Required(Box<RequiredAuth>),
+}
+
+/// Which credentials are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequiredAuth {
+    /// API keys.
+    pub keys: bool,
+    /// JSON Web Tokens.
+    pub jwt: Option<JwtConfig>,
+    /// Of services, below `/internal`.
+    pub service_token: Option<Secret>,
+    /// Whether `/metrics` needs one.
+    pub protect_metrics: bool,
+}
+
+/// Which tokens are accepted, and what their claims mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtConfig {
+    /// The claim `iss`.
+    pub issuer: String,
+    /// One of these is in the claim `aud`.
+    pub audience: Vec<String>,
+    /// How they may be signed; all fit the keys.
+    pub algorithms: Vec<JwtAlgorithm>,
+    /// What they are checked with.
+    pub keys: JwtKeys,
+    /// How long public keys are used before they are read again.
+    pub refresh: Duration,
+    /// By how much the issuer's clock may differ.
+    pub clock_skew: Duration,
+    /// The claim with the tenant.
+    pub tenant_claim: String,
+    /// The claim with scopes.
+    pub scopes_claim: String,
+    /// The claim with roles.
+    pub roles_claim: String,
+    /// The scopes of each role.
+    pub roles: Vec<(String, Vec<Scope>)>,
+    /// The role of the operator's own.
+    pub operator_role: Option<String>,
+}
+
+/// What tokens are checked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JwtKeys {
+    /// A shared secret.
+    Secret(Secret),
+    /// Public keys.
+    Jwks(JwksPlace),
+}
+
+/// What is kept of who changed what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// For how long.
+    pub keep: Duration,
 }
 
 /// What is remembered of messages.

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
 use http::request::Parts;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use sluicegate_store::tenant::Realm;
 
 use crate::api::{ApiCode, ApiError};
 
-/// What a credential allows. Names as in DESIGN section 8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What a credential allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Send messages: ingestion and publishing.
     Ingest,

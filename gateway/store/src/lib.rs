@@ -17,9 +17,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api_key;
+pub mod audit;
 pub mod backup;
 mod body;
 mod change;
+mod clock;
 mod database;
 pub mod dead_letter;
 pub mod deduplication;
@@ -29,6 +32,7 @@ mod expiry;
 pub mod idempotency;
 pub mod inbox;
 mod leases;
+mod opening;
 mod options;
 mod place;
 pub mod queue;

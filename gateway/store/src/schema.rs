@@ -28,6 +28,8 @@ static MIGRATIONS: &[Migration] = &migrations![
     "0005_redrive",
     "0006_receipts",
     "0007_vault",
+    "0008_set_aside",
+    "0009_tenants",
     "0011_state",
 ];
 

@@ -1,18 +1,16 @@
 //! Requests that others than connectors want made: to listed hosts only, within limits, and not to private addresses.
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::{Client, Url, redirect};
 use rustls::{ClientConfig, RootCertStore};
 
-use super::address::is_public;
 use super::client::causes;
+use super::reach::{Guarded, OutOfReach, Reach, SystemLookup};
 
 /// How long an unused connection is kept.
 const POOL_IDLE: Duration = Duration::from_secs(60);
@@ -166,9 +164,10 @@ impl Outgoing {
             .map_err(|error| format!("preparing TLS for outgoing HTTP: {error}"))?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        let resolver = Guarded { reach: Arc::new(reach(&config)), lookup: Arc::new(SystemLookup) };
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
-            .dns_resolver(Arc::new(Guarded { allow_private: config.allow_private }))
+            .dns_resolver(Arc::new(resolver))
             .redirect(redirect::Policy::none())
             .no_proxy()
             .connect_timeout(config.timeout)
@@ -217,9 +216,7 @@ impl Outgoing {
             )));
         }
         // Names are judged when they are resolved.
-        if let Some(address) = literal(host)
-            && !may_reach(address, self.config.allow_private)
-        {
+        if reach(&self.config).check(&url).is_err() {
             return Err(OutgoingError::Refused(private(host)));
         }
         Ok(url)
@@ -284,9 +281,9 @@ fn literal(host: &str) -> Option<IpAddr> {
     host.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
-/// The one place that decides which addresses are reached.
-fn may_reach(address: IpAddr, allow_private: bool) -> bool {
-    allow_private || is_public(address)
+/// Which addresses hosts may have.
+fn reach(config: &OutgoingConfig) -> Reach {
+    if config.allow_private { Reach::Anywhere } else { Reach::Public { and: Vec::new() } }
 }
 
 /// Does not say which address it is: what the gateway's DNS answers is no concern of who asks.
@@ -297,53 +294,13 @@ fn private(host: &str) -> String {
 }
 
 fn failed(host: &str, error: reqwest::Error) -> OutgoingError {
-    if Private::caused(&error) {
+    if OutOfReach::caused(&error) {
         return OutgoingError::Refused(private(host));
     }
     if error.is_timeout() {
         return OutgoingError::Timeout;
     }
     OutgoingError::Unavailable(format!("asking {host}: {}", causes(&error.without_url())))
-}
-
-/// A host has private addresses only.
-#[derive(Debug, thiserror::Error)]
-#[error("the host's addresses are not of the public internet")]
-struct Private;
-
-impl Private {
-    fn caused(error: &(dyn std::error::Error + 'static)) -> bool {
-        let mut cause = Some(error);
-        while let Some(one) = cause {
-            if one.is::<Self>() {
-                return true;
-            }
-            cause = one.source();
-        }
-        false
-    }
-}
-
-/// Resolves once a connection, and hands on only what may be reached, so that no second answer of DNS changes that.
-struct Guarded {
-    allow_private: bool,
-}
-
-impl Resolve for Guarded {
-    fn resolve(&self, name: Name) -> Resolving {
-        let allow_private = self.allow_private;
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            if found.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address").into());
-            }
-            let allowed: Vec<_> = found.into_iter().filter(|found| may_reach(found.ip(), allow_private)).collect();
-            if allowed.is_empty() {
-                return Err(Private.into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
-    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ use sluicegate_store::redrive::{
 
 use super::filter::FilterArgs;
 use super::text::{block, indented, inline};
-use super::{Place, StoreArgs, follow, jobs};
+use super::{follow, jobs};
+use crate::command::location::{Place, StoreArgs};
 use crate::forecast::{
     BodyChange, DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded,
 };
@@ -54,7 +55,7 @@ pub struct RedriveArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Letters a dry run looks at.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_FORECASTS as u64, value_parser = clap::value_parser!(u64).range(1..=MAX_FORECASTS as u64))]
+    #[arg(long, value_name = "N", requires = "dry_run", default_value_t = DEFAULT_FORECASTS as u64, value_parser = clap::value_parser!(u64).range(1..=MAX_FORECASTS as u64))]
     pub limit: u64,
     /// Create the job and do not wait for its end.
     #[arg(long)]

@@ -1,6 +1,7 @@
 //! From written to resolved: names, limits and rules across the whole configuration. Pure; every mistake is collected, and
 //! what is wrong in one part keeps no other from being checked.
 
+mod auth;
 mod cases;
 mod grants;
 mod pipelines;
@@ -64,6 +65,8 @@ pub(crate) fn resolve(
     let tests = resolver.cases(&written.tests);
     let (store, receipts, encryption) = resolver.state();
     let dead_letters = resolver.dead_letters();
+    let auth = resolver.auth(server.listen);
+    let audit = resolver.audit();
     let data_dir = absolute(&base_of(root.place("/data_dir")), &written.file.data_dir);
     let version = resolver.version().into();
     let Resolver { schemas, plugins, wrong, .. } = resolver;
@@ -74,8 +77,11 @@ pub(crate) fn resolve(
         receipts,
         dead_letters,
         encryption,
+        auth,
+        audit,
         schemas,
         plugins,
+        queue_defaults: written.file.queue_defaults,
         queues,
         pipelines,
         tests,
@@ -133,6 +139,7 @@ impl Resolver<'_> {
             header_read_timeout: self.span("/server/header_read_timeout", server.header_read_timeout, ("100ms", "5m")),
             body_read_timeout: self.span("/server/body_read_timeout", server.body_read_timeout, ("100ms", "10m")),
             drain_timeout: self.span("/server/drain_timeout", server.drain_timeout, ("0s", "1h")),
+            access_log: server.access_log,
         }
     }
 

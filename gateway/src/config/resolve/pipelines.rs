@@ -246,7 +246,9 @@ impl Resolver<'_> {
         digest.update(format!("{pointer}\0{}\0{written}", base_dir.display()));
         for queue in queues_of(section) {
             let declared = self.root.find(&join("/queues", queue)).map(Node::to_json).unwrap_or_default();
-            digest.update(format!("\0queue {queue} {declared}"));
+            // What it leaves out.
+            let defaults = self.root.find("/queue_defaults").map(Node::to_json).unwrap_or_default();
+            digest.update(format!("\0queue {queue} {declared} {defaults}"));
         }
         for step in steps {
             match step {
