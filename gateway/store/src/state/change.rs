@@ -135,7 +135,8 @@ impl ChangeState {
         value: &Bytes,
         expires_at_ms: Option<u64>,
     ) -> Result<(), StoreError> {
-        let sealed = self.vault.seal_for(self.space.vault_tenant(), value, false, &self.space.identity(&self.key))?;
+        let identity = self.space.identity(&self.key);
+        let sealed = self.vault.seal(self.space.vault_tenant(), value, false, &identity)?;
         let sql = "INSERT INTO plugin_state (realm, plugin, key, value, size_bytes, expires_at_ms) \
             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (realm, plugin, key) DO UPDATE SET value = excluded.value, \
             size_bytes = excluded.size_bytes, expires_at_ms = excluded.expires_at_ms";

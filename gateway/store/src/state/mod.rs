@@ -52,8 +52,8 @@ impl StateSpace {
     }
 
     /// What a value is sealed for: one that is moved elsewhere is not taken for another's.
-    fn identity(&self, key: &str) -> Vec<u8> {
-        ["plugin state", self.realm_text(), &self.plugin, key].join("\0").into_bytes()
+    fn identity<'s>(&'s self, key: &'s str) -> [&'s [u8]; 4] {
+        [b"plugin state", self.realm_text().as_bytes(), self.plugin.as_bytes(), key.as_bytes()]
     }
 }
 
