@@ -141,7 +141,7 @@ impl SqliteConnection {
 
     pub fn execute(&mut self, sql: &str, arguments: &[Value]) -> Result<u64, StoreError> {
         let run = || {
-            let mut statement = self.inner.prepare_cached(sql)?;
+            let mut statement = self.inner.prepare_cached(&numbered(sql))?;
             bind(&mut statement, arguments)?;
             statement.raw_execute()
         };
@@ -150,7 +150,7 @@ impl SqliteConnection {
 
     pub fn query(&mut self, sql: &str, arguments: &[Value]) -> Result<Vec<Row>, StoreError> {
         let run = || {
-            let mut statement = self.inner.prepare_cached(sql)?;
+            let mut statement = self.inner.prepare_cached(&numbered(sql))?;
             bind(&mut statement, arguments)?;
             let columns = statement.column_count();
             let mut found = statement.raw_query();
@@ -192,14 +192,27 @@ fn refuse_unfinished(data_dir: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// `$3` is a parameter's name to SQLite, numbered by where it stands: go by the name.
+/// `$3` is a parameter's name to SQLite, numbered by where it stands, and looking names up costs more than all else where
+/// there are thousands of them; `?3` is the third parameter, wherever it stands.
+fn numbered(sql: &str) -> String {
+    let mut numbered = sql.to_owned().into_bytes();
+    for at in 1..numbered.len() {
+        if numbered[at - 1] == b'$' && numbered[at].is_ascii_digit() {
+            numbered[at - 1] = b'?';
+        }
+    }
+    // One ASCII character took the place of another.
+    String::from_utf8(numbered).unwrap_or_default()
+}
+
 fn bind(statement: &mut CachedStatement<'_>, arguments: &[Value]) -> rusqlite::Result<()> {
-    for index in 1..=statement.parameter_count() {
-        let number = statement.parameter_name(index).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
-        let argument = number.and_then(|number| arguments.get(number.checked_sub(1)?));
-        let argument = argument.ok_or(rusqlite::Error::InvalidParameterCount(index, arguments.len()))?;
+    let wanted = statement.parameter_count();
+    if wanted > arguments.len() {
+        return Err(rusqlite::Error::InvalidParameterCount(arguments.len(), wanted));
+    }
+    for (index, argument) in arguments[..wanted].iter().enumerate() {
         statement.raw_bind_parameter(
-            index,
+            index + 1,
             ToSqlOutput::Borrowed(match argument {
                 Value::Null => ValueRef::Null,
                 Value::Integer(number) => ValueRef::Integer(*number),
@@ -261,4 +274,22 @@ pub(crate) fn create_folder(data_dir: &Path) -> Result<PathBuf, StoreError> {
         fs::File::open(parent).and_then(|parent| parent.sync_all()).map_err(refused)?;
     }
     Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_go_by_their_number_wherever_it_stands() {
+        let connection = rusqlite::Connection::open_in_memory().expect("a database");
+        let mut statement = connection.prepare_cached(&numbered("SELECT $2, $10, $1, $2")).expect("a statement");
+        let arguments: Vec<Value> = (1_i64..=11).map(Value::from).collect();
+        assert!(bind(&mut statement, &arguments[..9]).is_err(), "the tenth is missing");
+        bind(&mut statement, &arguments).expect("bound");
+        let mut rows = statement.raw_query();
+        let row = rows.next().expect("a row").expect("one row");
+        let found: Vec<i64> = (0..4).map(|column| row.get(column).expect("a number")).collect();
+        assert_eq!(found, [2, 10, 1, 2]);
+    }
 }
