@@ -119,7 +119,7 @@ impl Pipeline {
     /// Returned is what its repetitions wait for.
     async fn begin<'a>(&'a self, trip: &Trip<'a>) -> Result<Option<Underway<'a>>, Outcome> {
         let waypoint = &trip.progress.waypoint;
-        if trip.origin == Origin::Inbox {
+        if trip.origin == Origin::Inbox && self.may_have_waited(trip) {
             trip.journal.note(|| Happening::Resumed { waypoint: waypoint.clone(), attempt: trip.progress.attempt });
         }
         if *waypoint != Waypoint::Start {
@@ -141,6 +141,15 @@ impl Pipeline {
             return Err(dropped(Reason::new("duplicate", "a message with its source and id was delivered before")));
         }
         Ok(Some(Underway::new(deduplication.as_ref(), trip.original)))
+    }
+
+    /// Whether a message from the inbox may have been here before. One that was only accepted into it begins its way like
+    /// one from any source, and its receipt is kept or not like theirs.
+    fn may_have_waited(&self, trip: &Trip<'_>) -> bool {
+        let Progress { waypoint, attempt, disconnects, attempts, redrive, .. } = trip.progress;
+        let is_under_way = *waypoint != Waypoint::Start || trip.original.deliver_at_ms.is_some() || redrive.is_some();
+        let has_failed = *attempt > 1 || *disconnects > 0 || !attempts.is_empty();
+        is_under_way || has_failed || self.order != Order::None && trip.original.key.is_some()
     }
 
     /// In an ordered pipeline, a message goes behind those of its key that wait at this place.

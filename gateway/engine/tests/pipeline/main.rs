@@ -3,5 +3,6 @@
 mod faults;
 mod flow;
 mod inbox;
+mod receipts;
 mod settlement;
 mod support;
