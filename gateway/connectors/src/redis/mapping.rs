@@ -31,34 +31,48 @@ use crate::cloudevents::{parse_time, print_time};
 const HEADER_PREFIX: &[u8] = b"h:";
 const BODY_FIELDS: [&[u8]; 3] = [b"data", b"payload", b"body"];
 
-/// The fields of a message.
-pub fn encode(message: &Message) -> Fields {
-    let text = |text: &str| Bytes::copy_from_slice(text.as_bytes());
-    let mut fields = Vec::with_capacity(8 + message.headers.len());
-    let mut set = |name: &'static str, value: Option<Bytes>| {
+/// Gives out name and value of each field of a message, in order.
+pub fn encode(message: &Message, mut put: impl FnMut(&[u8], &[u8])) {
+    let time = print_time(message.time_ms);
+    let expiry = message.expires_at_ms.map(print_time);
+    let delivery = message.deliver_at_ms.map(print_time);
+    let attributes = [
+        ("specversion", Some("1.0")),
+        ("id", Some(&*message.id)),
+        ("source", Some(&*message.source)),
+        ("type", Some(&*message.kind)),
+        ("subject", message.subject.as_deref()),
+        ("time", Some(&*time)),
+        ("expirytime", expiry.as_deref()),
+        ("deliverytime", delivery.as_deref()),
+        ("datacontenttype", message.content_type.as_deref()),
+    ];
+    let context = [
+        ("traceparent", message.trace_parent.as_deref()),
+        ("tracestate", message.trace_state.as_deref()),
+        ("correlationid", message.correlation_id.as_deref()),
+    ];
+    for (name, value) in attributes {
         if let Some(value) = value {
-            fields.push((Bytes::from_static(name.as_bytes()), value));
+            put(name.as_bytes(), value.as_bytes());
         }
-    };
-    set("specversion", Some(Bytes::from_static(b"1.0")));
-    set("id", Some(text(&message.id)));
-    set("source", Some(text(&message.source)));
-    set("type", Some(text(&message.kind)));
-    set("subject", message.subject.as_deref().map(text));
-    set("time", Some(print_time(message.time_ms).into()));
-    set("expirytime", message.expires_at_ms.map(|at| print_time(at).into()));
-    set("deliverytime", message.deliver_at_ms.map(|at| print_time(at).into()));
-    set("datacontenttype", message.content_type.as_deref().map(text));
-    set("key", message.key.clone());
-    set("traceparent", message.trace_parent.as_deref().map(text));
-    set("tracestate", message.trace_state.as_deref().map(text));
-    set("correlationid", message.correlation_id.as_deref().map(text));
-    for (name, value) in message.headers.iter() {
-        let name = [HEADER_PREFIX, name.as_bytes()].concat();
-        fields.push((name.into(), value.clone()));
     }
-    fields.push((Bytes::from_static(b"data"), message.body.bytes().clone()));
-    fields
+    if let Some(key) = &message.key {
+        put(b"key", key);
+    }
+    for (name, value) in context {
+        if let Some(value) = value {
+            put(name.as_bytes(), value.as_bytes());
+        }
+    }
+    let mut prefixed = Vec::new();
+    for (name, value) in message.headers.iter() {
+        prefixed.clear();
+        prefixed.extend_from_slice(HEADER_PREFIX);
+        prefixed.extend_from_slice(name.as_bytes());
+        put(&prefixed, value);
+    }
+    put(b"data", message.body.bytes());
 }
 
 /// The message of an entry. `attempt` is how often the entry has been delivered, this time included.
@@ -66,10 +80,11 @@ pub fn decode(stream: &str, id: EntryId, fields: Fields, attempt: u32) -> Messag
     let has = |name: &[u8], value: Option<&[u8]>| {
         fields.iter().any(|(n, v)| n == name && value.is_none_or(|value| v == value))
     };
+    let is_layout = has(b"specversion", Some(b"1.0")) && has(b"id", None) && has(b"type", None);
     let mut message = Message {
-        id: id.to_string(),
-        source: format!("redis:{stream}"),
-        kind: stream.to_owned(),
+        id: String::new(),
+        source: String::new(),
+        kind: String::new(),
         subject: None,
         time_ms: id.millis,
         content_type: None,
@@ -83,15 +98,27 @@ pub fn decode(stream: &str, id: EntryId, fields: Fields, attempt: u32) -> Messag
         trace_state: None,
         correlation_id: None,
     };
-    if has(b"specversion", Some(b"1.0")) && has(b"id", None) && has(b"type", None) {
-        decode_layout(fields, &mut message);
+    let mut named = Named::default();
+    if is_layout {
+        decode_layout(fields, &mut message, &mut named);
     } else {
-        decode_foreign(fields, &mut message);
+        decode_foreign(fields, &mut message, &mut named);
     }
+    message.id = named.id.unwrap_or_else(|| id.to_string());
+    message.source = named.source.unwrap_or_else(|| format!("redis:{stream}"));
+    message.kind = named.kind.unwrap_or_else(|| stream.to_owned());
     message
 }
 
-fn decode_layout(fields: Fields, message: &mut Message) {
+/// What an entry says of what a message must have.
+#[derive(Default)]
+struct Named {
+    id: Option<String>,
+    source: Option<String>,
+    kind: Option<String>,
+}
+
+fn decode_layout(fields: Fields, message: &mut Message, named: &mut Named) {
     let mut seen: Vec<Bytes> = Vec::with_capacity(fields.len());
     for (name, value) in fields {
         if let Some(header) = name.strip_prefix(HEADER_PREFIX) {
@@ -99,7 +126,8 @@ fn decode_layout(fields: Fields, message: &mut Message) {
             continue;
         }
         let is_repeat = seen.contains(&name);
-        if is_repeat || !set(message, &name, &value) {
+        let unread = if is_repeat { Some(value) } else { set(message, named, &name, value) };
+        if let Some(value) = unread {
             message.headers.append(String::from_utf8_lossy(&name), value);
         }
         if !is_repeat {
@@ -108,41 +136,48 @@ fn decode_layout(fields: Fields, message: &mut Message) {
     }
 }
 
-/// Whether the field is one of the layout and its value can be what the layout says.
-fn set(message: &mut Message, name: &[u8], value: &Bytes) -> bool {
+/// Takes in a field of the layout; gives the value back if the field is none, or its value cannot be what the layout says.
+fn set(message: &mut Message, named: &mut Named, name: &[u8], value: Bytes) -> Option<Bytes> {
     match name {
         b"data" => {
-            message.body = Body::from(value.clone());
-            return true;
+            message.body = Body::from(value);
+            return None;
         }
         b"key" => {
-            message.key = Some(value.clone());
-            return true;
+            message.key = Some(value);
+            return None;
         }
         _ => {}
     }
-    let Ok(text) = std::str::from_utf8(value) else { return false };
+    let Ok(text) = std::str::from_utf8(&value) else { return Some(value) };
     let time = || parse_time(text).ok();
-    let owned = || text.to_owned();
-    match name {
-        b"specversion" => return text == "1.0",
-        b"id" => message.id = owned(),
-        b"source" => message.source = owned(),
-        b"type" => message.kind = owned(),
-        b"subject" => message.subject = Some(owned()),
-        b"datacontenttype" => message.content_type = Some(owned()),
-        b"traceparent" => message.trace_parent = Some(owned()),
-        b"tracestate" => message.trace_state = Some(owned()),
-        b"correlationid" => message.correlation_id = Some(owned()),
-        b"time" => return time().map(|at| message.time_ms = at).is_some(),
-        b"expirytime" => return time().map(|at| message.expires_at_ms = Some(at)).is_some(),
-        b"deliverytime" => return time().map(|at| message.deliver_at_ms = Some(at)).is_some(),
-        _ => return false,
-    }
-    true
+    let owned = || Some(text.to_owned());
+    let is_set = match name {
+        b"specversion" => text == "1.0",
+        b"id" => is_some(&mut named.id, owned()),
+        b"source" => is_some(&mut named.source, owned()),
+        b"type" => is_some(&mut named.kind, owned()),
+        b"subject" => is_some(&mut message.subject, owned()),
+        b"datacontenttype" => is_some(&mut message.content_type, owned()),
+        b"traceparent" => is_some(&mut message.trace_parent, owned()),
+        b"tracestate" => is_some(&mut message.trace_state, owned()),
+        b"correlationid" => is_some(&mut message.correlation_id, owned()),
+        b"time" => time().map(|at| message.time_ms = at).is_some(),
+        b"expirytime" => is_some(&mut message.expires_at_ms, time()),
+        b"deliverytime" => is_some(&mut message.deliver_at_ms, time()),
+        _ => false,
+    };
+    if is_set { None } else { Some(value) }
 }
 
-fn decode_foreign(fields: Fields, message: &mut Message) {
+/// Puts a value in its place; says whether there was one.
+fn is_some<T>(place: &mut Option<T>, value: Option<T>) -> bool {
+    let some = value.is_some();
+    *place = value;
+    some
+}
+
+fn decode_foreign(fields: Fields, message: &mut Message, named: &mut Named) {
     let mut bodies = fields.iter().enumerate().filter(|(_, (name, _))| BODY_FIELDS.contains(&&**name));
     let (Some((body_at, _)), None) = (bodies.next(), bodies.next()) else {
         message.content_type = Some("application/json".to_owned());
@@ -156,7 +191,7 @@ fn decode_foreign(fields: Fields, message: &mut Message) {
         }
         let text = std::str::from_utf8(&value).ok().filter(|text| !text.is_empty()).map(str::to_owned);
         match (&*name, text) {
-            (b"type", Some(kind)) => message.kind = kind,
+            (b"type", Some(kind)) => named.kind = Some(kind),
             (b"subject", Some(subject)) if message.subject.is_none() => message.subject = Some(subject),
             (b"correlationid", Some(id)) if message.correlation_id.is_none() => message.correlation_id = Some(id),
             (b"traceparent", Some(parent)) if message.trace_parent.is_none() => message.trace_parent = Some(parent),
@@ -253,7 +288,9 @@ mod tests {
     proptest! {
         #[test]
         fn messages_come_back_byte_for_byte(message in arbitrary::message(), attempt in 1_u32..9) {
-            let read = decode("s", ID, encode(&message), attempt);
+            let mut fields = Fields::new();
+            encode(&message, |name, value| fields.push((Bytes::copy_from_slice(name), Bytes::copy_from_slice(value))));
+            let read = decode("s", ID, fields, attempt);
             prop_assert_eq!(read, Message { attempt, ..message });
         }
 

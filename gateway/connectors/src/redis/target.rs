@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::MultiplexedConnection;
-use redis::{RedisResult, Value};
+use redis::{Cmd, RedisResult, RedisWrite, Value};
 use sluicegate_engine::failure::Failure;
 use sluicegate_engine::message::Message;
 use sluicegate_engine::target::{Batching, Outlet, Target};
@@ -17,6 +17,10 @@ use crate::registry::BuildContext;
 
 /// Most bytes of bodies sent before their answers are awaited: the library copies a pipeline once.
 const MAX_PIPELINE_BYTES: usize = 8 << 20;
+
+/// The command's own words, and the longest limit.
+const MAX_COMMAND_BYTES: usize = 32;
+const MAX_COMMAND_ARGUMENTS: usize = 6;
 
 /// Appends messages to a Redis Stream, a pipeline of XADDs a batch, each confirmed by its own answer. Batches go one
 /// after the other, so that entries stand in the stream in the order in which messages were handed over.
@@ -77,22 +81,31 @@ struct RedisOutlet {
 }
 
 impl RedisOutlet {
-    fn add(&self, pipeline: &mut redis::Pipeline, message: &Message) {
-        let add = pipeline.cmd("XADD").arg(&self.stream);
+    fn add(&self, message: &Message) -> Cmd {
+        // Room for all of it at once: what grows is copied again and again.
+        let (mut bytes, mut fields) = (MAX_COMMAND_BYTES + self.stream.len(), MAX_COMMAND_ARGUMENTS);
+        mapping::encode(message, |name, value| {
+            bytes += name.len() + value.len();
+            fields += 2;
+        });
+        let mut add = Cmd::with_capacity(fields, bytes);
+        add.arg("XADD").arg(&self.stream);
         if let Some(max_len) = self.max_len {
             add.arg("MAXLEN").arg("~").arg(max_len);
         }
         add.arg("*");
-        for (name, value) in mapping::encode(message) {
-            add.arg(&*name).arg(&*value);
-        }
+        mapping::encode(message, |name, value| {
+            add.write_arg(name);
+            add.write_arg(value);
+        });
+        add
     }
 
     async fn publish_pipeline(&self, messages: &[Arc<Message>]) -> Vec<Result<(), Failure>> {
-        let mut pipeline = redis::pipe();
+        let mut pipeline = redis::Pipeline::with_capacity(messages.len());
         pipeline.ignore_errors();
         for message in messages {
-            self.add(&mut pipeline, message);
+            pipeline.add_command(self.add(message));
         }
         let answers: RedisResult<Vec<RedisResult<Value>>> = pipeline.query_async(&mut self.connection.clone()).await;
         match answers {
