@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -173,6 +174,10 @@ impl Intake {
     async fn receive(&self, inlet: &mut dyn Inlet) -> Result<Vec<Received>, Failure> {
         // Only this task takes permits, so room that was seen stays until it is used.
         drop(self.in_flight.acquire().await);
+        if self.in_flight.available_permits() < MAX_BATCH {
+            // Others that are being settled at this moment make room for a larger batch.
+            yield_now().await;
+        }
         let room = self.in_flight.available_permits().clamp(1, MAX_BATCH);
         inlet.receive(room).await
     }
@@ -206,8 +211,17 @@ impl Backflow {
     /// `epoch` is the connection's, if only its own deliveries can be settled on it.
     async fn settle(&mut self, settler: &mut dyn Settler, epoch: Option<u64>) -> Option<Failure> {
         loop {
-            if self.unsettled.is_empty() && self.settlements.recv_many(&mut self.unsettled, MAX_BATCH).await == 0 {
-                return None;
+            if self.unsettled.is_empty() {
+                if self.settlements.recv_many(&mut self.unsettled, MAX_BATCH).await == 0 {
+                    return None;
+                }
+                // Messages that were published together end together: their settlements go together, too.
+                yield_now().await;
+                while self.unsettled.len() < MAX_BATCH
+                    && let Ok(settled) = self.settlements.try_recv()
+                {
+                    self.unsettled.push(settled);
+                }
             }
             if let Some(epoch) = epoch {
                 self.forget_outdated(epoch);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -224,6 +225,11 @@ impl TargetDriver {
                 taken = self.queue.recv_many(&mut batch, max_messages.max(1)), if open && batches.len() < max_concurrent.max(1) => {
                     open = taken > 0;
                     if open {
+                        // Those that are under way to the queue at this moment come along.
+                        yield_now().await;
+                        while batch.len() < max_messages && let Ok(publication) = self.queue.try_recv() {
+                            batch.push(publication);
+                        }
                         let batch = std::mem::take(&mut batch);
                         batches.push(publish(Arc::clone(outlet), batch, self.settings.publish_timeout, Arc::clone(&self.meters)));
                     }
