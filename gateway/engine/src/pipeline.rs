@@ -193,8 +193,12 @@ impl Pipeline {
             }));
         }
         let alone = publications.len() == 1 && outcome.settlement == Settlement::Delivered;
-        for end in join_all(publications.iter().map(|publication| self.publish(publication, trip, alone))).await {
-            outcome.merge(end);
+        if let [publication] = &publications[..] {
+            outcome.merge(self.publish(publication, trip, alone).await);
+        } else {
+            for end in join_all(publications.iter().map(|publication| self.publish(publication, trip, alone))).await {
+                outcome.merge(end);
+            }
         }
         outcome
     }
