@@ -13,7 +13,7 @@ use sluicegate_store::dead_letter::KeptLetter;
 use sluicegate_store::redrive::{self, Destination, From, Selection};
 use sluicegate_store::{Store, StoreError};
 
-use crate::config::Config;
+use crate::in_force::InForce;
 use crate::trial::Bench;
 
 /// Letters a dry run looks at, unless it is asked for another number.
@@ -115,14 +115,14 @@ impl BodyChange {
 
 /// Makes forecasts with one configuration. Plugins are loaded once.
 pub struct Forecaster {
-    config: Arc<Config>,
+    in_force: Arc<InForce>,
     bench: Bench,
 }
 
 impl Forecaster {
-    /// With the pipelines of `config`.
-    pub fn new(config: Arc<Config>, host: PluginHost) -> Self {
-        Self { config, bench: Bench::new(host) }
+    /// With the pipelines that are in force.
+    pub fn new(in_force: Arc<InForce>, host: PluginHost) -> Self {
+        Self { in_force, bench: Bench::new(host) }
     }
 
     /// What would become of a letter. Touches no broker, and nothing in the store.
@@ -159,14 +159,14 @@ impl Forecaster {
         if letter.redrive_count >= max_redrives {
             return Err(format!("it was redriven {} times already", letter.redrive_count));
         }
-        let Some(pipeline) = self.config.pipeline(&letter.pipeline) else {
+        let Some((config, pipeline)) = self.in_force.pipeline(&letter.pipeline) else {
             return Err(format!("the configuration has no pipeline `{}`", letter.pipeline));
         };
         let mut entry = redrive::entry(kept, from, patch, Destination { ordered: false })?;
         entry.progress.redrive = None;
         let message = Message::clone(&entry.message);
         let resumption = Resumption { original: Some(entry.original), progress: entry.progress };
-        let trial = self.bench.run_from(&self.config, pipeline, message, Some(resumption)).await;
+        let trial = self.bench.run_from(config, pipeline, message, Some(resumption)).await;
         let trial = trial.map_err(|error| format!("it cannot be tried: {error:#}"))?;
         let outcome = trial.outcome;
         let published = trial.published.first().map(|(_, message)| message.body.clone());

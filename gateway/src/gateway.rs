@@ -1,5 +1,7 @@
 //! A running gateway: its pipelines, its server, and how they change and stop.
 
+mod tenants;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,26 +9,28 @@ use std::time::Duration;
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sluicegate_connectors::http::{Ingress, ServerLimits, serve};
-use sluicegate_connectors::registry::SourceConfig;
-use sluicegate_engine::link::{Link, LinkState};
-use sluicegate_engine::pipeline::{Assembly, Ended, Order};
 use sluicegate_plugin_host::PluginHost;
 use sluicegate_store::Store;
 use sluicegate_store::queue::Queues;
 use sluicegate_store::receipt::StoreReceipts;
+use sluicegate_store::tenant::Realm;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::api::{Api, QueueSchemas};
-use crate::config::{Config, PipelineConfig, ServerConfig};
-use crate::queues::{Keeping, StoreQueues};
+use crate::config::{AuthConfig, Config, Offers, PipelineConfig, ServerConfig};
+use crate::fleet::Fleet;
+use crate::identity::{Audit, BOOTSTRAP_VARIABLE, Directory, Guard, first_key, keep_up};
+use crate::in_force::InForce;
+use crate::queues::{AllQueues, Keeping, StoreQueues};
 use crate::redriving;
 use crate::server::{self, Snapshot, View};
 use crate::store_options::store_options;
+use crate::tenancy::Tenancy;
 use crate::trace;
 use crate::workshop::{LoadedPlugins, Workshop};
 
@@ -36,34 +40,27 @@ pub struct Gateway {
     /// Publishes what is scheduled and removes what is old.
     keeping: Keeping,
     config: Config,
-    /// Shows the configuration in force to the API.
-    in_force: watch::Sender<Arc<Config>>,
-    running: Vec<Running>,
-    /// Pipelines that were replaced or removed and still drain.
-    retiring: JoinSet<usize>,
+    /// Shows the operator's configuration to the API.
+    shown: watch::Sender<Arc<Config>>,
+    /// Shows whose pipelines run, and how they are configured.
+    in_force: watch::Sender<Arc<InForce>>,
+    fleet: Fleet,
+    tenancy: Tenancy,
+    /// Whether the tenants have to be looked at again, whatever they have.
+    look_afresh: bool,
     snapshot: watch::Sender<Arc<Snapshot>>,
     server: JoinHandle<()>,
     stop_server: CancellationToken,
     /// Runs redrive jobs.
     redriving: JoinHandle<()>,
     stop_redriving: CancellationToken,
-}
-
-/// A pipeline that runs.
-struct Running {
-    config: PipelineConfig,
-    links: Vec<Link>,
-    stop: CancellationToken,
-    /// Cancelled when the task has come to its end and nothing failed.
-    done: CancellationToken,
-    task: JoinHandle<Ended>,
+    /// Keeps what is known of keys and tenants up, and the audit within its bounds.
+    identity: JoinHandle<()>,
+    stop_identity: CancellationToken,
 }
 
 /// Longest wait at the end for answers of idempotency keys to be recorded.
 const RECORDING_LIMIT: Duration = Duration::from_secs(2);
-
-/// An HTTP source connects to nothing outside the gateway.
-const SOURCE_START_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a reload changed: names of pipelines.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -103,51 +100,69 @@ impl Gateway {
             format!("cannot listen on {listen}; is another gateway running? `server.listen` changes the address")
         })?;
         let address = listener.local_addr().unwrap_or(listen);
-        let drain_limit = config.server.drain_timeout;
-        let start = |(pipeline, assembly)| Running::start(pipeline, assembly, drain_limit);
-        let running: Vec<Running> = config.pipelines.iter().cloned().zip(assemblies).map(start).collect();
-        // The first request that is accepted shall find its path.
-        for running in running.iter().filter(|running| running.config.source.system() == "http") {
-            running.wait_for_source().await;
+        let directory = Directory::new(Arc::clone(&workshop.store));
+        let audit = Arc::new(Audit::new(Arc::clone(&workshop.store)));
+        let guard =
+            guard(&config, directory.clone(), Arc::clone(&audit), workshop.ingress.clone(), &workshop.store).await?;
+        let mut fleet = Fleet::new(config.server.drain_timeout);
+        for (pipeline, assembly) in config.pipelines.iter().cloned().zip(assemblies) {
+            fleet.put(pipeline, assembly);
         }
         let (snapshot, seen) = watch::channel(Arc::default());
-        let (in_force, shown) = watch::channel(Arc::new(config.clone()));
+        let (shown, seen_config) = watch::channel(Arc::new(config.clone()));
+        let (in_force, seen_in_force) = watch::channel(Arc::new(InForce::of(Arc::new(config.clone()))));
         let stop_redriving = CancellationToken::new();
-        let redriving = redriving::run(Arc::clone(&workshop.store), shown.clone(), stop_redriving.clone());
+        let redriving = redriving::run(Arc::clone(&workshop.store), seen_in_force.clone(), stop_redriving.clone());
         let redriving = tokio::spawn(redriving);
+        let declared = seen_config.clone();
+        let all_queues = AllQueues::new(&workshop.queues, move || Arc::clone(&declared.borrow().queues));
+        let tenancy = Tenancy::new(Arc::clone(&workshop.store), workshop.queues.clone());
         let api = Api {
             store: Arc::clone(&workshop.store),
-            config: shown,
+            config: seen_config,
+            in_force: seen_in_force,
+            states: tenancy.states(),
             host: workshop.host.clone(),
-            queues: workshop.queues.clone(),
+            queues: all_queues,
             meters: Arc::clone(&workshop.meters),
             schemas: QueueSchemas::default(),
             running: seen.clone(),
         };
-        let app = server::router(View { running: seen, metrics }, api, &workshop.ingress);
+        let stop_identity = CancellationToken::new();
+        let keep_up = keep_up(directory, audit, api.config.clone(), stop_identity.clone());
+        let identity = tokio::spawn(keep_up);
+        let app = server::router(View { running: seen, metrics }, api, &workshop.ingress, guard);
+        let keeping = Keeping::start(&workshop.queues);
         let stop_server = CancellationToken::new();
-        let served = serve(listener, app, limits(&config.server), stop_server.clone().cancelled_owned());
-        let server = tokio::spawn(async move {
+        let mut gateway = Self {
+            workshop,
+            keeping,
+            config,
+            shown,
+            in_force,
+            fleet,
+            tenancy,
+            look_afresh: true,
+            snapshot,
+            // Until it serves there is nothing to stop.
+            server: tokio::spawn(std::future::ready(())),
+            stop_server: stop_server.clone(),
+            redriving,
+            stop_redriving,
+            identity,
+            stop_identity,
+        };
+        gateway.follow_tenants().await;
+        // The first request that is accepted shall find its path.
+        gateway.fleet.listen().await;
+        let served = serve(listener, app, limits(&gateway.config.server), stop_server.cancelled_owned());
+        gateway.server = tokio::spawn(async move {
             if let Err(error) = served.await {
                 error!(%error, "the HTTP server ended");
             }
         });
-        let keeping = Keeping::start(&workshop.queues);
-        let gateway = Self {
-            workshop,
-            keeping,
-            config,
-            in_force,
-            running,
-            retiring: JoinSet::new(),
-            snapshot,
-            server,
-            stop_server,
-            redriving,
-            stop_redriving,
-        };
         gateway.publish(false);
-        info!(address = %address, pipelines = gateway.running.len(), config_version = %gateway.config.version, "sluicegate runs");
+        info!(address = %address, pipelines = gateway.fleet.len(), config_version = %gateway.config.version, "sluicegate runs");
         Ok(gateway)
     }
 
@@ -168,15 +183,10 @@ impl Gateway {
         if config.store != self.config.store || config.encryption != self.config.encryption {
             anyhow::bail!("`store` or `encryption` changed; restart the gateway for that");
         }
-        if config.server != self.config.server {
-            anyhow::bail!("`server` changed; restart the gateway for that");
+        if config.server != self.config.server || config.auth != self.config.auth {
+            anyhow::bail!("`server` or `auth` changed; restart the gateway for that");
         }
-        let is_running = |pipeline: &&PipelineConfig| {
-            self.running
-                .iter()
-                .any(|r| r.config.name == pipeline.name && r.config.fingerprint() == pipeline.fingerprint())
-        };
-        let (unchanged, changed): (Vec<_>, Vec<_>) = config.pipelines.iter().partition(is_running);
+        let (unchanged, changed): (Vec<_>, Vec<_>) = config.pipelines.iter().partition(|p| self.fleet.runs(p));
         let assemblies = self.workshop.build(&config, &changed, plugins).await?;
         if config.queues != self.config.queues {
             StoreQueues::new(&self.workshop.queues).declare_all(&config.queues).await?;
@@ -184,28 +194,19 @@ impl Gateway {
 
         let mut changes = Changes { unchanged: unchanged.len(), ..Changes::default() };
         let kept: HashSet<&str> = config.pipelines.iter().map(|pipeline| &*pipeline.name).collect();
-        for gone in self.running.extract_if(.., |running| !kept.contains(&*running.config.name)) {
-            changes.removed.push(gone.config.name.to_string());
-            gone.retire(&mut self.retiring);
-        }
-        let drain_limit = config.server.drain_timeout;
+        changes.removed = self.fleet.keep_only(&Realm::Operator, &kept);
         for (pipeline, assembly) in changed.into_iter().cloned().zip(assemblies) {
             let name = pipeline.name.to_string();
-            match self.running.iter().position(|running| running.config.name == pipeline.name) {
-                None => {
-                    changes.added.push(name);
-                    self.running.push(Running::start(pipeline, assembly, drain_limit));
-                }
-                Some(at) => {
-                    changes.replaced.push(name);
-                    let predecessor = self.running.swap_remove(at);
-                    self.running.push(predecessor.replace(pipeline, assembly, drain_limit, &mut self.retiring));
-                }
-            }
+            if self.fleet.put(pipeline, assembly) { changes.replaced.push(name) } else { changes.added.push(name) }
         }
         self.workshop.receipts.set(trace::settings(&config.receipts));
-        self.in_force.send_replace(Arc::new(config.clone()));
+        let shown = Arc::new(config.clone());
+        self.in_force.send_modify(|in_force| Arc::make_mut(in_force).operator = Arc::clone(&shown));
+        self.shown.send_replace(shown);
         self.config = config;
+        // What tenants are granted may be another thing now.
+        self.look_afresh = true;
+        self.follow_tenants().await;
         self.publish(false);
         info!(config_version = %self.config.version, added = changes.added.join(","), replaced = changes.replaced.join(","),
             removed = changes.removed.join(","), unchanged = changes.unchanged, "configuration reloaded");
@@ -222,12 +223,13 @@ impl Gateway {
         &self.config
     }
 
-    /// Waits until every pipeline has come to the end of its input; never, while one of them has a source without end.
-    /// Cancel safe.
+    /// Waits until every pipeline has come to the end of its input; never, while one of them has a source without end, or
+    /// where tenants may make pipelines. Cancel safe.
     pub async fn finished(&self) {
-        for running in &self.running {
-            running.done.cancelled().await;
+        if self.fleet.len() == 0 || self.config.offers != Offers::default() {
+            std::future::pending::<()>().await;
         }
+        self.fleet.finished().await;
     }
 
     /// Stops reading, drains within the drain limit, gives back what is left, closes. Returns how many messages were
@@ -239,20 +241,15 @@ impl Gateway {
         if let Err(error) = (&mut self.redriving).await {
             error!(%error, "the task of redrive jobs failed");
         }
-        for running in &self.running {
-            running.stop.cancel();
-        }
-        let mut abandoned = 0;
-        for running in self.running.drain(..) {
-            abandoned += running.ended().await;
-        }
-        while let Some(given_back) = self.retiring.join_next().await {
-            abandoned += given_back.unwrap_or_default();
-        }
+        let abandoned = self.fleet.stop().await;
         // Only now: requests that wait for their outcome have it.
         self.stop_server.cancel();
         if let Err(error) = (&mut self.server).await {
             error!(%error, "the HTTP server's task failed");
+        }
+        self.stop_identity.cancel();
+        if let Err(error) = (&mut self.identity).await {
+            error!(%error, "the task of keys and tenants failed");
         }
         // Nothing delivers any more, so what is still to be recorded of requests without clients is so at once.
         if timeout(RECORDING_LIMIT, self.workshop.ingress.finished()).await.is_err() {
@@ -268,111 +265,31 @@ impl Gateway {
     }
 
     fn publish(&self, stopping: bool) {
-        let links = self.running.iter().flat_map(|running| running.links.iter().cloned()).collect();
+        let links = self.fleet.links().cloned().collect();
         let config_version = self.config.version.to_string();
         self.snapshot.send_replace(Arc::new(Snapshot { config_version, links, stopping }));
     }
 }
 
-impl Running {
-    fn start(config: PipelineConfig, assembly: Assembly, drain_limit: Duration) -> Self {
-        Self::start_after(None, config, assembly, drain_limit)
-    }
-
-    /// Starts once `predecessor`, which is stopping, has ended. Waiting is the new pipeline's, not the reload's: a
-    /// predecessor that drains slowly holds up nothing else.
-    fn start_after(
-        predecessor: Option<Self>,
-        config: PipelineConfig,
-        assembly: Assembly,
-        drain_limit: Duration,
-    ) -> Self {
-        let (links, stop, done) = (assembly.links(), CancellationToken::new(), CancellationToken::new());
-        let (run, finished) = (assembly.run(stop.clone(), drain_limit), done.clone());
-        let announce = announcement(&config);
-        let task = tokio::spawn(async move {
-            if let Some(predecessor) = predecessor {
-                predecessor.ended().await;
-            }
-            announce();
-            let ended = run.await;
-            // A pipeline that failed has not finished: the gateway goes on, not ready, until someone looks.
-            if !ended.failed {
-                finished.cancel();
-            }
-            ended
-        });
-        Self { config, links, stop, done, task }
-    }
-
-    /// Waits until the source is connected, for at most a second.
-    async fn wait_for_source(&self) {
-        let Some(mut state) = self.links.first().map(|link| link.state.clone()) else { return };
-        let connected = state.wait_for(|state| *state == LinkState::Connected);
-        if timeout(SOURCE_START_LIMIT, connected).await.is_err() {
-            warn!(pipeline = %self.config.name, "the source has not started yet; its path is answered 404 until it has");
+/// What stands before the server, as configured. Where keys are asked for and there is none yet, the first one is made and
+/// shown on standard error.
+async fn guard(
+    config: &Config,
+    directory: Directory,
+    audit: Arc<Audit>,
+    ingress: Ingress,
+    store: &Store,
+) -> anyhow::Result<Guard> {
+    if let AuthConfig::Required(required) = &config.auth
+        && required.keys
+    {
+        let given = std::env::var(BOOTSTRAP_VARIABLE).ok();
+        if let Some(shown_once) = first_key(store, given.as_deref()).await? {
+            // Not through the log: whoever collects logs must not have it.
+            eprintln!("{shown_once}");
         }
     }
-
-    /// Starts the successor, before or after this one has drained.
-    fn replace(
-        self,
-        config: PipelineConfig,
-        assembly: Assembly,
-        drain_limit: Duration,
-        retiring: &mut JoinSet<usize>,
-    ) -> Self {
-        if self.must_end_before_its_successor() || config.order != Order::None {
-            self.stop.cancel();
-            return Self::start_after(Some(self), config, assembly, drain_limit);
-        }
-        let successor = Self::start(config, assembly, drain_limit);
-        self.retire(retiring);
-        successor
-    }
-
-    /// Two readers of one file would each keep its checkpoint; two pipelines would mix up the order of a key.
-    fn must_end_before_its_successor(&self) -> bool {
-        let reads_alone = match self.config.source {
-            SourceConfig::File(_) | SourceConfig::Stdio(_) | SourceConfig::Generate(_) => true,
-            SourceConfig::Http(_) | SourceConfig::Rabbitmq(_) | SourceConfig::Redis(_) | SourceConfig::Queue(_) => {
-                false
-            }
-        };
-        reads_alone || self.config.order != Order::None
-    }
-
-    fn retire(self, retiring: &mut JoinSet<usize>) {
-        self.stop.cancel();
-        retiring.spawn(self.ended());
-    }
-
-    async fn ended(self) -> usize {
-        let name = self.config.name;
-        match self.task.await {
-            Ok(Ended { abandoned: 0, failed: false }) => {
-                info!(pipeline = %name, "pipeline ended");
-                0
-            }
-            Ok(Ended { abandoned, failed }) => {
-                warn!(pipeline = %name, given_back = abandoned, failed, "pipeline ended with messages given back to its source");
-                abandoned
-            }
-            Err(error) => {
-                error!(pipeline = %name, %error, "the pipeline's task failed; its source delivers again what was in flight");
-                0
-            }
-        }
-    }
-}
-
-/// Says what starts, when it does.
-fn announcement(config: &PipelineConfig) -> impl FnOnce() + Send + 'static {
-    let (name, source) = (Arc::clone(&config.name), config.source.system());
-    let targets: Vec<&str> = config.targets.iter().map(|(name, _)| &**name).collect();
-    let steps: Vec<String> = config.steps.iter().map(|step| format!("{} {}", step.kind(), step.subject())).collect();
-    let (targets, steps) = (targets.join(","), steps.join(" -> "));
-    move || info!(pipeline = %name, source, steps, targets, "pipeline starts")
+    Guard::new(&config.auth, config.server.access_log, directory, audit, ingress).await
 }
 
 fn limits(config: &ServerConfig) -> ServerLimits {

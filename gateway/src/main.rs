@@ -8,11 +8,13 @@ use sluicegate::command::backup::{self, BackupArgs, RestoreArgs};
 use sluicegate::command::bench::{self, BenchArgs};
 use sluicegate::command::dlq::{self, DlqCommand};
 use sluicegate::command::inspection::{self, CheckArgs, GraphArgs, TestArgs};
+use sluicegate::command::key::{self, KeyCommand};
 use sluicegate::command::keys::{self, KeysCommand};
 use sluicegate::command::plugin::{self, PluginCommand};
 use sluicegate::command::queue::{self, QueueCommand, TailArgs};
 use sluicegate::command::run::{self, Ended, RunArgs};
 use sluicegate::command::schema;
+use sluicegate::command::tenant::{self, TenantCommand};
 use sluicegate::command::trace::{self, TraceArgs};
 use sluicegate::telemetry::{self, LogFormat};
 
@@ -48,6 +50,12 @@ enum Command {
     /// Read, repair and redrive dead letters.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Manage tenants: who shares this gateway, what they may use and how much of it.
+    #[command(subcommand)]
+    Tenant(TenantCommand),
+    /// Manage API keys, by which callers show who they are.
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// List and rotate the keys that bodies are encrypted with.
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -109,7 +117,7 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Plugin(command) => plugin::run(&command, &mut out).await.map(ExitCode::from),
         Command::Bench(args) => bench::run(&args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Trace(args) => {
-            trace::run(&args, &args.location.find()?, &mut out).await?;
+            trace::run(&args, &args.store.find(None)?, &mut out).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Dlq(command) => {
@@ -118,6 +126,8 @@ async fn execute(cli: Cli) -> anyhow::Result<ExitCode> {
             out.flush()?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Tenant(command) => tenant::run(&command, &mut out).await.map(|()| ExitCode::SUCCESS),
+        Command::Key(command) => key::run(&command, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Keys(command) => keys::run(&command, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Backup(args) => backup::back_up(args, &mut out).await.map(|()| ExitCode::SUCCESS),
         Command::Restore(args) => backup::restore(args, &mut out).await.map(|()| ExitCode::SUCCESS),

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::in_force::InForce;
 
 /// How often jobs are looked for: commands in other processes cannot tell a gateway on SQLite.
 const POLL: Duration = Duration::from_millis(500);
@@ -28,9 +28,9 @@ const KEEP_JOBS: Duration = Duration::from_secs(30 * 86_400);
 const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// Until it is stopped. What it has sent is in the inboxes, and a restarted gateway goes on with the rest.
-pub async fn run(store: Arc<Store>, config: watch::Receiver<Arc<Config>>, stop: CancellationToken) {
+pub async fn run(store: Arc<Store>, in_force: watch::Receiver<Arc<InForce>>, stop: CancellationToken) {
     let mut news = store.redrive_news();
-    let mut redriving = Redriving { store, config, paces: HashMap::new(), trimmed_at: None };
+    let mut redriving = Redriving { store, in_force, paces: HashMap::new(), trimmed_at: None };
     loop {
         news.mark_unchanged();
         let work = async {
@@ -63,7 +63,7 @@ pub async fn run(store: Arc<Store>, config: watch::Receiver<Arc<Config>>, stop: 
 
 struct Redriving {
     store: Arc<Store>,
-    config: watch::Receiver<Arc<Config>>,
+    in_force: watch::Receiver<Arc<InForce>>,
     paces: HashMap<String, Pace>,
     trimmed_at: Option<Instant>,
 }
@@ -129,16 +129,16 @@ impl Redriving {
     }
 
     fn destinations(&self) -> Destinations {
-        let config = Arc::clone(&self.config.borrow());
+        let in_force = Arc::clone(&self.in_force.borrow());
         let destination = |order: Order| Destination { ordered: order != Order::None };
-        config.pipelines.iter().map(|pipeline| (Arc::clone(&pipeline.name), destination(pipeline.order))).collect()
+        in_force.pipelines().map(|pipeline| (Arc::clone(&pipeline.name), destination(pipeline.order))).collect()
     }
 
     async fn trim(&mut self) -> Result<(), StoreError> {
         if self.trimmed_at.is_some_and(|at| at.elapsed() < TRIM) {
             return Ok(());
         }
-        let limits = self.config.borrow().dead_letters;
+        let limits = self.in_force.borrow().operator.dead_letters;
         let keep_ms = limits.keep.map(milliseconds);
         let trimmed = self.store.trim_letters(keep_ms, limits.max).await?;
         if trimmed > 0 {

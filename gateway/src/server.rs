@@ -11,9 +11,11 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use sluicegate_connectors::http::Ingress;
 use sluicegate_engine::link::{End, Link, LinkState};
+use sluicegate_store::tenant::Realm;
 use tokio::sync::watch;
 
 use crate::api::{self, Api};
+use crate::identity::Guard;
 
 /// What the server shows of the gateway.
 #[derive(Clone)]
@@ -35,23 +37,25 @@ pub struct Snapshot {
     pub stopping: bool,
 }
 
-/// The whole server.
-pub fn router(view: View, api: Api, ingress: &Ingress) -> Router {
-    Router::new()
+/// The whole server, with `guard` before it.
+pub fn router(view: View, api: Api, ingress: &Ingress, guard: Guard) -> Router {
+    let open = Router::new()
         .route("/health", get(|| async { document(StatusCode::OK, &json!({ "status": "ok" })) }))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .with_state(view)
-        .merge(api::router(api))
-        .fallback_service(ingress.router())
+        .merge(api::router(api));
+    guard.before(open.fallback_service(ingress.router()))
 }
 
-/// 200 when every source and target is connected, 503 with the same document otherwise: a gateway that cannot reach
+/// 200 when every source and target of the operator's pipelines is connected, 503 with the same document otherwise: a gateway that cannot reach
 /// one of its brokers works, but not for everybody.
 async fn ready(State(view): State<View>) -> Response {
     let snapshot = Arc::clone(&view.running.borrow());
-    let links: Vec<Value> = snapshot.links.iter().map(describe).collect();
-    let ready = !snapshot.stopping && snapshot.links.iter().all(usable);
+    // A tenant's broken webhook is the tenant's, and nobody else's to see.
+    let links: Vec<&Link> = snapshot.links.iter().filter(|link| Realm::of(&link.pipeline) == Realm::Operator).collect();
+    let ready = !snapshot.stopping && links.iter().all(|link| usable(link));
+    let links: Vec<Value> = links.into_iter().map(describe).collect();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let answer = json!({
         "ready": ready,

@@ -59,9 +59,7 @@ impl Gateway {
     /// # Errors
     /// As [`start`](Self::start).
     pub async fn start_unready(config: &str) -> Result<Self> {
-        let mut gateway = Self::spawn_in(new_folder()?, config)?;
-        gateway.await_status("/health", 200, READY_LIMIT).await?;
-        Ok(gateway)
+        Self::start_unready_in(new_folder()?, config).await
     }
 
     /// Starts it with a configuration file that is in `folder` already and makes it listen on `port`, which
@@ -77,6 +75,16 @@ impl Gateway {
     ) -> Result<Self> {
         let mut gateway = Self::spawn(folder, config, port, environment)?;
         gateway.await_ready().await?;
+        Ok(gateway)
+    }
+
+    /// As [`start_unready`](Self::start_unready), in a folder that has files already.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_unready_in(folder: TempDir, config: &str) -> Result<Self> {
+        let mut gateway = Self::spawn_in(folder, config)?;
+        gateway.await_status("/health", 200, READY_LIMIT).await?;
         Ok(gateway)
     }
 
@@ -193,6 +201,18 @@ impl Gateway {
             Ok(())
         })
         .await;
+    }
+
+    /// Memory of the process that is resident now, in bytes.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse().context("VmRSS")?;
+        Ok(kilobytes << 10)
     }
 
     /// Writes another configuration and sends SIGHUP. The reload is through when the gateway says so.

@@ -30,6 +30,7 @@
 //! # }
 //! ```
 
+pub mod disk;
 pub mod gateway;
 pub mod port;
 pub mod process;

@@ -1,9 +1,11 @@
 //! An HTTP server that keeps what is sent to it: the other side of the webhook target. Its answers are scripted, and it
 //! can be killed and started again on the same port.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -28,16 +30,53 @@ pub struct Received {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
-    /// What it was answered.
+    /// What it was answered, or is to be.
     pub status: StatusCode,
+    /// Whether the answer was given: not while answers are held, and never to a client that went away meanwhile.
+    pub answered: bool,
+    /// When its body was complete.
+    pub at: SystemTime,
 }
 
-#[derive(Debug)]
+impl Received {
+    /// Whether the sender was told that it was taken.
+    pub fn is_delivered(&self) -> bool {
+        self.answered && self.status.is_success()
+    }
+}
+
+/// An answer: its status, and seconds of `Retry-After`.
+pub type Scripted = (u16, Option<u32>);
+
+/// What becomes of a request by its body and by how often that body has come before.
+type Rule = Arc<dyn Fn(&[u8], usize) -> Option<Scripted> + Send + Sync>;
+
 struct Script {
     received: Vec<Received>,
-    /// Statuses, with seconds of `Retry-After`.
-    next: VecDeque<(u16, Option<u32>)>,
+    next: VecDeque<Scripted>,
+    /// Asked after `next`, with how often each body has come.
+    rule: Option<(Rule, HashMap<Bytes, usize>)>,
     otherwise: u16,
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Script").field("received", &self.received.len()).finish_non_exhaustive()
+    }
+}
+
+impl Script {
+    fn answer(&mut self, body: &Bytes) -> Scripted {
+        if let Some(next) = self.next.pop_front() {
+            return next;
+        }
+        let by_rule = self.rule.as_mut().and_then(|(rule, seen)| {
+            let before = seen.entry(body.clone()).or_default();
+            *before += 1;
+            rule(body, *before - 1)
+        });
+        by_rule.unwrap_or((self.otherwise, None))
+    }
 }
 
 /// The server. Requests are kept across [`kill`](Self::kill) and [`restart`](Self::restart).
@@ -56,7 +95,7 @@ impl Webhook {
     /// # Errors
     /// When no port is free.
     pub async fn start() -> Result<Self> {
-        let script = Script { received: Vec::new(), next: VecDeque::new(), otherwise: 204 };
+        let script = Script { received: Vec::new(), next: VecDeque::new(), rule: None, otherwise: 204 };
         let (open, _) = watch::channel(true);
         let mut webhook = Self { port: Port::reserve()?, script: Arc::new(Mutex::new(script)), open, serving: None };
         webhook.restart().await?;
@@ -83,6 +122,12 @@ impl Webhook {
         self.lock().next.push_back((status, Some(seconds)));
     }
 
+    /// From now on a request is answered by its body and by how often that body has come before; as usual where `rule`
+    /// says nothing.
+    pub fn answer_by(&self, rule: impl Fn(&[u8], usize) -> Option<Scripted> + Send + Sync + 'static) {
+        self.lock().rule = Some((Arc::new(rule), HashMap::new()));
+    }
+
     /// Holds all answers back, until [`release`](Self::release). Requests are received meanwhile.
     pub fn hold(&self) {
         self.open.send_replace(false);
@@ -100,7 +145,7 @@ impl Webhook {
 
     /// How many requests were answered with a success.
     pub fn accepted_count(&self) -> usize {
-        self.lock().received.iter().filter(|request| request.status.is_success()).count()
+        self.lock().received.iter().filter(|request| request.is_delivered()).count()
     }
 
     /// Closes the port and resets every connection.
@@ -164,13 +209,14 @@ async fn keep(
         *response.status_mut() = StatusCode::BAD_REQUEST;
         return Ok(response);
     };
-    let (status, retry_after) = {
+    let (place, status, retry_after) = {
         let mut script = script.lock().unwrap_or_else(PoisonError::into_inner);
-        let (status, retry_after) = script.next.pop_front().unwrap_or((script.otherwise, None));
+        let (path, body) = (head.uri.to_string(), body.to_bytes());
+        let (status, retry_after) = script.answer(&body);
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let path = head.uri.to_string();
-        script.received.push(Received { path, headers: head.headers, body: body.to_bytes(), status });
-        (status, retry_after)
+        let (headers, at) = (head.headers, SystemTime::now());
+        script.received.push(Received { path, headers, body, status, answered: false, at });
+        (script.received.len() - 1, status, retry_after)
     };
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
@@ -178,6 +224,9 @@ async fn keep(
     // An error means the webhook is gone, and with it this connection.
     if open.wait_for(|open| *open).await.is_ok() {
         *response.status_mut() = status;
+        if let Some(received) = script.lock().unwrap_or_else(PoisonError::into_inner).received.get_mut(place) {
+            received.answered = true;
+        }
     }
     Ok(response)
 }

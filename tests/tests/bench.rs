@@ -46,9 +46,44 @@ async fn both_systems_are_measured_and_nothing_is_left_in_them() -> Result<()> {
         }
     }
 
+    ensure_ingestion(&report["ingestion"])?;
+
     let mut client = redis.connect().await?;
     let streams: Vec<String> = redis::cmd("KEYS").arg("sluicegate-bench-*").query_async(&mut client).await?;
     assert_eq!(streams, Vec::<String>::new());
+    Ok(())
+}
+
+/// Both sides have taken requests, and every message that the gateway accepted has reached its target, once.
+fn ensure_ingestion(report: &Value) -> Result<()> {
+    let sides = report["sides"].as_array().with_context(|| format!("no sides in {report}"))?;
+    let names: Vec<&Value> = sides.iter().map(|side| &side["side"]).collect();
+    ensure!(names == ["bare", "gateway"] && report["connections"] == 64, "{report}");
+    for side in sides {
+        let positive = |pointer: &str| side.pointer(pointer).and_then(Value::as_f64).is_some_and(|n| n > 0.0);
+        for pointer in ["/requests_per_second/median", "/ratio", "/cpu_us_per_request/median", "/peak_bytes"] {
+            ensure!(positive(pointer), "{pointer} of {side}");
+        }
+        let rounds = side["rounds"].as_array().context("rounds")?;
+        ensure!(rounds.len() == 1 && rounds[0]["accepted"].as_u64() > Some(0), "{side}");
+    }
+    let round = &sides[1]["rounds"][0];
+    ensure!(round["delivered"] == round["accepted"], "{round}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn ingestion_alone_needs_no_broker_and_prints_its_ratio() -> Result<()> {
+    let output = bench(&["--only", "http", "--seconds", "1", "--rounds", "1"]).await?;
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{errors}");
+    ensure!(text.contains("HTTP ingestion, 202 once on disk, from 64 connections"), "{text}");
+    let row = text.lines().find(|line| line.trim_start().starts_with("gateway")).context("no row of the gateway")?;
+    ensure!(row.contains(" of ") && row.contains("MiB"), "{row}");
+    let ratio =
+        text.split_once("the gateway at ").and_then(|(_, rest)| rest.split_once(" of the bare server; goal 0.70"));
+    let (ratio, _) = ratio.with_context(|| format!("no ratio in {text}"))?;
+    ensure!(ratio.parse::<f64>().is_ok_and(|ratio| ratio > 0.0), "{ratio}");
     Ok(())
 }
 

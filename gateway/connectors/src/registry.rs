@@ -32,6 +32,13 @@ pub struct BuildContext {
     pub queues: queue::Access,
 }
 
+impl BuildContext {
+    /// Whether the pipeline is a tenant's: names in the operator's files have no slash.
+    pub fn is_tenants(&self) -> bool {
+        self.pipeline.contains('/')
+    }
+}
+
 impl fmt::Debug for BuildContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BuildContext")

@@ -6,7 +6,7 @@ mod shown;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sluicegate_store::StoreError;
 use sluicegate_store::dead_letter::{Changed, Filter, MAX_PAGE_GROUPS, MAX_PAGE_LETTERS};
 
-use super::{Answer, Api, ApiCode, ApiError, Input, Query};
+use super::{Answer, Api, ApiCode, ApiError, Input, Query, Segments};
 use forms::{EditForm, FilterForm};
 
 /// Letters on a page, unless another number is asked for.
@@ -93,14 +93,14 @@ async fn groups(State(api): State<Api>, Query(query): Query<ListQuery>) -> Resul
     Ok(Answer(json!({ "groups": groups, "next": page.next })))
 }
 
-async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Answer<Value>, ApiError> {
+async fn show(State(api): State<Api>, Segments(id): Segments<String>) -> Result<Answer<Value>, ApiError> {
     let letter = api.store.reader().find(&id).await.map_err(refused)?;
     Ok(Answer(shown::letter(&letter)))
 }
 
 async fn edit(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     Input(form): Input<EditForm>,
 ) -> Result<Answer<Value>, ApiError> {
     let id = complete(&api, &id).await?;
@@ -111,7 +111,7 @@ async fn edit(
     Ok(Answer(shown::letter(&letter)))
 }
 
-async fn delete(State(api): State<Api>, Path(id): Path<String>) -> Result<StatusCode, ApiError> {
+async fn delete(State(api): State<Api>, Segments(id): Segments<String>) -> Result<StatusCode, ApiError> {
     let id = complete(&api, &id).await?;
     let changed = api.store.delete_letter(&id).await.map_err(refused)?;
     made(changed, &id, "deleted")?;
@@ -155,6 +155,10 @@ async fn purge(State(api): State<Api>, Input(form): Input<PurgeForm>) -> Result<
 
 /// One letter a line, read page by page as the client takes them. A failure in the middle breaks the answer off.
 async fn export(State(api): State<Api>, Query(query): Query<ListQuery>) -> Result<Response, ApiError> {
+    if query.limit.is_some() {
+        let text = "an export has all that match: leave `limit` out, or ask for `/dead-letters`";
+        return Err(ApiError::new(ApiCode::InvalidRequest, text));
+    }
     let (filter, _, after) = query.read(MAX_PAGE_LETTERS)?;
     // The first page before the status is said.
     let first = api.store.reader().letters(&filter, EXPORT_PAGE_LETTERS, after.as_deref()).await.map_err(refused)?;

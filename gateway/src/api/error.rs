@@ -1,7 +1,7 @@
 //! Refusals of the API: RFC 9457 problem documents with the members that requirement B9 asks for.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Map, Value};
 use sluicegate_connectors::http::PROBLEM_JSON;
@@ -12,6 +12,10 @@ use sluicegate_store::StoreError;
 pub enum ApiCode {
     /// The request's JSON, path or query is not what is asked for.
     InvalidRequest,
+    /// No credential, or none that is known.
+    Unauthorized,
+    /// The credential does not allow it.
+    Forbidden,
     /// No such path in the API.
     PathNotFound,
     /// No such queue.
@@ -44,8 +48,28 @@ pub enum ApiCode {
     KeyReused,
     /// The path is there, the method is not.
     MethodNotAllowed,
+    /// No such tenant.
+    TenantNotFound,
+    /// A tenant of that name exists.
+    TenantExists,
+    /// No such key.
+    KeyNotFound,
+    /// No such resource of this tenant.
+    ResourceNotFound,
+    /// A resource of that name exists.
+    ResourceExists,
+    /// A document with mistakes.
+    DocumentInvalid,
+    /// A quota is used up.
+    QuotaExceeded,
     /// The thing was changed meanwhile, or is not in a state for that.
     Conflict,
+    /// What keeps the queue has no such thing.
+    NotSupported,
+    /// What keeps the queue cannot answer now.
+    BackendUnavailable,
+    /// What keeps the queue is not set up so that it can be used.
+    BackendRefused,
     /// The store cannot answer now.
     StoreUnavailable,
     /// A defect of the gateway.
@@ -57,6 +81,8 @@ impl ApiCode {
     fn meaning(self) -> (&'static str, StatusCode) {
         match self {
             Self::InvalidRequest => ("MQ_INVALID_REQUEST", StatusCode::BAD_REQUEST),
+            Self::Unauthorized => ("MQ_UNAUTHORIZED", StatusCode::UNAUTHORIZED),
+            Self::Forbidden => ("MQ_FORBIDDEN", StatusCode::FORBIDDEN),
             Self::PathNotFound => ("MQ_PATH_NOT_FOUND", StatusCode::NOT_FOUND),
             Self::QueueNotFound => ("MQ_QUEUE_NOT_FOUND", StatusCode::NOT_FOUND),
             Self::QueueExists => ("MQ_QUEUE_EXISTS", StatusCode::CONFLICT),
@@ -73,7 +99,17 @@ impl ApiCode {
             Self::RedriveNotFound => ("MQ_REDRIVE_NOT_FOUND", StatusCode::NOT_FOUND),
             Self::KeyReused => ("MQ_IDEMPOTENCY_KEY_REUSED", StatusCode::UNPROCESSABLE_ENTITY),
             Self::MethodNotAllowed => ("MQ_METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED),
+            Self::TenantNotFound => ("MQ_TENANT_NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::TenantExists => ("MQ_TENANT_EXISTS", StatusCode::CONFLICT),
+            Self::KeyNotFound => ("MQ_KEY_NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::ResourceNotFound => ("MQ_RESOURCE_NOT_FOUND", StatusCode::NOT_FOUND),
+            Self::ResourceExists => ("MQ_RESOURCE_EXISTS", StatusCode::CONFLICT),
+            Self::DocumentInvalid => ("MQ_DOCUMENT_INVALID", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::QuotaExceeded => ("MQ_QUOTA_EXCEEDED", StatusCode::FORBIDDEN),
             Self::Conflict => ("MQ_CONFLICT", StatusCode::CONFLICT),
+            Self::NotSupported => ("MQ_NOT_SUPPORTED", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::BackendUnavailable => ("MQ_BACKEND_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
+            Self::BackendRefused => ("MQ_BACKEND_REFUSED", StatusCode::BAD_GATEWAY),
             Self::StoreUnavailable => ("MQ_STORE_UNAVAILABLE", StatusCode::SERVICE_UNAVAILABLE),
             Self::Internal => ("MQ_INTERNAL", StatusCode::INTERNAL_SERVER_ERROR),
         }
@@ -170,7 +206,7 @@ impl ApiError {
 }
 
 /// What a client is asked to wait before it asks a store again that cannot answer, in seconds.
-const RETRY_AFTER_STORE_SECS: u64 = 5;
+pub(super) const RETRY_AFTER_STORE_SECS: u64 = 5;
 
 impl From<StoreError> for ApiError {
     /// A store that cannot answer now; resources turn what they know better (not found) into their own codes before.
@@ -198,6 +234,9 @@ impl IntoResponse for ApiError {
         }
         let text = Value::Object(document).to_string();
         let mut response = (status, [(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON))], text).into_response();
+        if self.code == ApiCode::Unauthorized {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"sluicegate\""));
+        }
         if let Some(secs) = self.retry_after_secs {
             response.headers_mut().insert(RETRY_AFTER, secs.into());
         }

@@ -11,10 +11,11 @@ use serde_json::{Map, Value, json};
 use sluicegate_connectors::cloudevents::{parse_time, print_time};
 use sluicegate_connectors::json_text;
 use sluicegate_engine::message::{Body, Headers, Message, now_ms};
-use sluicegate_store::queue::{HIGHEST_PRIORITY, LONGEST_AGE, LONGEST_DELAY, Listed, Publication, State};
+use sluicegate_store::queue::{HIGHEST_PRIORITY, LONGEST_AGE, LONGEST_DELAY, Publication};
 
 use super::error::{ApiCode, ApiError};
 use super::queue_form::given;
+use crate::queues::{KeptMessage, KeptState, Place};
 
 /// Longest id, type, source, subject, key, correlation id and content type, in bytes.
 pub(super) const MAX_TEXT_BYTES: usize = 1_024;
@@ -207,12 +208,13 @@ pub(crate) struct ShownListed<'a> {
     pub id: &'a str,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u64>,
+    offset: Option<Place>,
     #[serde(skip_serializing_if = "Option::is_none")]
     published_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     deliver_at: Option<String>,
-    priority: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -220,13 +222,13 @@ pub(crate) struct ShownListed<'a> {
     size_bytes: u64,
 }
 
-impl<'a> From<&'a Listed> for ShownListed<'a> {
-    fn from(listed: &'a Listed) -> Self {
+impl<'a> From<&'a KeptMessage> for ShownListed<'a> {
+    fn from(listed: &'a KeptMessage) -> Self {
         let (state, offset, published_at, deliver_at) = match listed.state {
-            State::Stored { offset, published_at_ms } => {
-                ("ready", Some(offset), Some(print_time(published_at_ms)), None)
+            KeptState::Stored { place, published_at_ms } => {
+                ("ready", Some(place), Some(print_time(published_at_ms)), None)
             }
-            State::Scheduled { deliver_at_ms } => ("scheduled", None, None, Some(print_time(deliver_at_ms))),
+            KeptState::Scheduled { deliver_at_ms } => ("scheduled", None, None, Some(print_time(deliver_at_ms))),
         };
         Self {
             id: &listed.id,
@@ -243,9 +245,21 @@ impl<'a> From<&'a Listed> for ShownListed<'a> {
 }
 
 /// All of a message: what a list shows and what it is made of.
-pub(crate) fn shown(listed: &Listed, message: &Message) -> Value {
+pub(crate) fn shown(listed: &KeptMessage, message: &Message) -> Value {
     let mut shown = json!(ShownListed::from(listed));
-    let Value::Object(members) = &mut shown else { return shown };
+    put_content(&mut shown, message);
+    shown
+}
+
+/// What a message is made of, alone.
+pub(crate) fn shown_content(message: &Message) -> Value {
+    let mut shown = json!({ "id": message.id, "key": message.key.as_deref().map(String::from_utf8_lossy) });
+    put_content(&mut shown, message);
+    shown
+}
+
+fn put_content(shown: &mut Value, message: &Message) {
+    let Value::Object(members) = shown else { return };
     let mut put = |name: &str, value: Value| {
         if !value.is_null() {
             members.insert(name.to_owned(), value);
@@ -287,7 +301,6 @@ pub(crate) fn shown(listed: &Listed, message: &Message) -> Value {
         (_, Ok(text)) if !is_json => drop(members.insert("data".to_owned(), json!(text))),
         (_, _) => drop(members.insert("dataBase64".to_owned(), json!(BASE64.encode(message.body.bytes())))),
     }
-    shown
 }
 
 #[cfg(test)]

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sluicegate_store::StoreError;
-use sluicegate_store::receipt::{Ending, Filter};
+use sluicegate_store::receipt::{Ending, Filter, MAX_PAGE_RECEIPTS};
 
-use super::{Answer, Api, ApiCode, ApiError, Query};
+use super::{Answer, Api, ApiCode, ApiError, Query, Segments};
 use crate::trace::{FoundReceipt, ShownTally, ShownTrace, Trace, explain_unknown};
 
 /// Receipts on a page unless `limit` says otherwise.
@@ -50,7 +50,7 @@ struct Statistics<'a> {
     statistics: Vec<ShownTally<'a>>,
 }
 
-async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Response, ApiError> {
+async fn show(State(api): State<Api>, Segments(id): Segments<String>) -> Result<Response, ApiError> {
     match Trace::find(api.store.reader(), &id).await? {
         Some(trace) => Ok(Answer(ShownTrace::from(&trace)).into_response()),
         None => {
@@ -62,6 +62,10 @@ async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Response
 
 async fn search(State(api): State<Api>, Query(wanted): Query<Wanted>) -> Result<Response, ApiError> {
     let (limit, after) = (wanted.limit.unwrap_or(DEFAULT_LIMIT), wanted.after.clone());
+    if !(1..=MAX_PAGE_RECEIPTS).contains(&limit) {
+        let text = format!("`limit` is {limit}; it may be 1 to {MAX_PAGE_RECEIPTS}");
+        return Err(ApiError::new(ApiCode::InvalidRequest, text));
+    }
     let page = api.store.reader().receipts(&wanted.filter()?, limit, after.as_deref()).await.map_err(refusal)?;
     let messages = page.receipts.iter().map(FoundReceipt::from).collect();
     Ok(Answer(Found { messages, next: page.next }).into_response())

@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 use sluicegate_connectors::cloudevents::print_time;
 use sluicegate_engine::link::LinkState;
 use sluicegate_engine::message::now_ms;
-use sluicegate_store::queue::{Group, MAX_PAGE_ITEMS, Queue};
+use sluicegate_store::queue::MAX_PAGE_ITEMS;
 
 use super::queues::{PageQuery, page_items};
 use super::{Answer, Api, ApiError, Query, subscriptions};
 use crate::queue_meters::{Figures, Flow, WINDOW};
+use crate::queues::{Backend, KeptGroup, KeptQueue, QueuesError};
 
 /// How long the database may take to answer before it counts as ill.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -39,7 +40,7 @@ impl Api {
         &self,
         limit: usize,
         after: Option<&str>,
-    ) -> Result<(Vec<Group>, Option<String>), ApiError> {
+    ) -> Result<(Vec<KeptGroup>, Option<String>), ApiError> {
         let page = self.queues.list(limit, after).await?;
         let mut groups = Vec::new();
         for queue in page.items.iter().filter(|queue| queue.groups > 0) {
@@ -48,11 +49,12 @@ impl Api {
         Ok((groups, page.next))
     }
 
-    /// None, if the queue has been deleted meanwhile.
-    async fn groups_of(&self, queue: &Queue) -> Result<Vec<Group>, ApiError> {
+    /// None, if the queue has been deleted meanwhile or its backend cannot be asked any more.
+    async fn groups_of(&self, queue: &KeptQueue) -> Result<Vec<KeptGroup>, ApiError> {
         match self.queues.groups(&queue.name).await {
             Ok(groups) => Ok(groups),
-            Err(sluicegate_store::queue::QueueError::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(QueuesError::Redis { .. }) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
     }
@@ -62,6 +64,8 @@ impl Api {
 #[derive(Debug, Default)]
 struct Census {
     streams: u64,
+    /// Those whose backend cannot be asked: nothing of them is counted.
+    unavailable: u64,
     groups: u64,
     messages: u64,
     bytes: u64,
@@ -81,8 +85,9 @@ impl Census {
             let page = api.queues.list(MAX_PAGE_ITEMS, after.as_deref()).await?;
             for queue in &page.items {
                 census.streams += 1;
+                census.unavailable += u64::from(queue.unavailable.is_some());
                 census.messages += queue.messages;
-                census.bytes += queue.bytes;
+                census.bytes += queue.bytes.unwrap_or_default();
                 census.scheduled += queue.scheduled;
                 if queue.groups > 0 {
                     api.groups_of(queue).await?.iter().for_each(|group| census.count(group));
@@ -95,19 +100,20 @@ impl Census {
         }
     }
 
-    fn count(&mut self, group: &Group) {
+    fn count(&mut self, group: &KeptGroup) {
         self.groups += 1;
-        self.lag += group.lag;
+        self.lag += group.lag.unwrap_or_default();
         self.pending += group.pending;
         self.consumers += group.consumers;
         self.paused += u64::from(group.paused);
-        self.lost += group.lost;
-        self.expired += group.expired;
+        self.lost += group.lost.unwrap_or_default();
+        self.expired += group.expired.unwrap_or_default();
     }
 
     fn shown(&self) -> Value {
         json!({
             "streams": self.streams,
+            "unavailableStreams": self.unavailable,
             "groups": self.groups,
             "pausedGroups": self.paused,
             "messages": self.messages,
@@ -138,13 +144,21 @@ fn rounded(number: f64) -> f64 {
     (number * 1_000.0).round() / 1_000.0
 }
 
-async fn metrics(State(api): State<Api>) -> Result<Answer<Value>, ApiError> {
+pub(super) async fn metrics(State(api): State<Api>) -> Result<Answer<Value>, ApiError> {
     let mut shown = Census::take(&api).await?.shown();
     shown["at"] = json!(print_time(now_ms()));
     shown["windowSeconds"] = json!(WINDOW.as_secs());
     shown["published"] = figures(api.meters.total(Flow::Published));
     shown["consumed"] = figures(api.meters.total(Flow::Consumed));
     Ok(Answer(shown))
+}
+
+/// What pipelines read from Redis is measured by pipeline, in `/metrics`, and not by queue.
+fn consumed(api: &Api, queue: &str, backend: Backend) -> Value {
+    match backend {
+        Backend::Store => figures(api.meters.figures(queue, Flow::Consumed)),
+        Backend::Redis => Value::Null,
+    }
 }
 
 async fn topics(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Answer<Value>, ApiError> {
@@ -157,17 +171,19 @@ async fn topics(State(api): State<Api>, Query(query): Query<PageQuery>) -> Resul
         }
         topics.push(json!({
             "name": queue.name,
+            "backend": queue.backend.name(),
             "kind": queue.settings.kind.name(),
+            "unavailable": queue.unavailable,
             "messages": queue.messages,
             "bytes": queue.bytes,
             "scheduled": queue.scheduled,
-            "lastOffset": queue.last_offset,
+            "lastOffset": queue.last_place,
             "groups": queue.groups,
             "activeConsumers": census.consumers,
             "pending": census.pending,
             "lag": census.lag,
             "published": figures(api.meters.figures(&queue.name, Flow::Published)),
-            "consumed": figures(api.meters.figures(&queue.name, Flow::Consumed)),
+            "consumed": consumed(&api, &queue.name, queue.backend),
         }));
     }
     Ok(Answer(json!({ "windowSeconds": WINDOW.as_secs(), "topics": topics, "next": page.next })))
@@ -175,10 +191,10 @@ async fn topics(State(api): State<Api>, Query(query): Query<PageQuery>) -> Resul
 
 async fn consumers(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Answer<Value>, ApiError> {
     let (groups, next) = api.groups(page_items(query.limit)?, query.after.as_deref()).await?;
-    let consumer = |group: &Group| {
+    let consumer = |group: &KeptGroup| {
         let mut shown = subscriptions::shown(group);
         // Of the queue, by this gateway: its groups' together.
-        shown["consumed"] = figures(api.meters.figures(&group.queue, Flow::Consumed));
+        shown["consumed"] = consumed(&api, &group.queue, group.backend);
         shown
     };
     let consumers: Vec<Value> = groups.iter().map(consumer).collect();
@@ -188,7 +204,7 @@ async fn consumers(State(api): State<Api>, Query(query): Query<PageQuery>) -> Re
 /// Whether the database answers, and how fast.
 async fn database(api: &Api) -> (bool, Value) {
     let started = tokio::time::Instant::now();
-    let probed = tokio::time::timeout(PROBE_LIMIT, api.queues.list(1, None)).await;
+    let probed = tokio::time::timeout(PROBE_LIMIT, api.queues.store().list(1, None)).await;
     let latency = rounded(started.elapsed().as_secs_f64() * 1_000.0);
     match probed {
         Ok(Ok(_)) => (true, json!({ "status": "up", "latencyMs": latency })),
@@ -215,7 +231,7 @@ fn connections(api: &Api) -> (bool, Value) {
 }
 
 /// 200 while the database answers, 503 when it does not. Brokers that are away make it `degraded`: queues work on.
-async fn health(State(api): State<Api>) -> Response {
+pub(super) async fn health(State(api): State<Api>) -> Response {
     let (is_up, database) = database(&api).await;
     let (all_connected, connections) = connections(&api);
     let stopping = api.running.borrow().stopping;
@@ -230,7 +246,7 @@ async fn health(State(api): State<Api>) -> Response {
     response
 }
 
-async fn status(State(api): State<Api>) -> Result<Answer<Value>, ApiError> {
+pub(super) async fn status(State(api): State<Api>) -> Result<Answer<Value>, ApiError> {
     let census = Census::take(&api).await?;
     let (_, database) = database(&api).await;
     let (_, connections) = connections(&api);

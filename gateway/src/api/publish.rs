@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use sluicegate_connectors::cloudevents::print_time;
 use sluicegate_connectors::json_text;
-use sluicegate_store::queue::{Batch, Kind, MAX_BATCH_MESSAGES, Once, Publication, Published, QueueError};
+use sluicegate_store::queue::{Kind, MAX_BATCH_MESSAGES, Once, Publication, QueueError};
 use tokio::time::Instant;
 
 use super::message_form::{MAX_TEXT_BYTES, MessageForm, MessageType};
@@ -24,6 +24,7 @@ use super::queue_error::publishing;
 use super::queue_messages::task;
 use super::{Answer, Api, ApiCode, ApiError, Segments, TextInput};
 use crate::queue_meters::Flow;
+use crate::queues::{KeptBatch, KeptPublished, Place, QueuesError};
 
 /// How long an idempotency key is known.
 const KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
@@ -98,7 +99,7 @@ async fn to_topic(
     form.check_type()?;
     let message_type = form.message_type;
     if let Some(message_type) = message_type {
-        let kind = api.queues.get(&name).await.map_err(unknown_topic)?.settings.kind;
+        let kind = api.queues.settings(&name).await.map_err(unknown_topic)?.kind;
         let fits = match (message_type, kind) {
             (MessageType::Normal, Kind::Normal)
             | (MessageType::Ordered, Kind::Ordered)
@@ -123,9 +124,9 @@ async fn to_topic(
 }
 
 /// A topic is a queue.
-fn unknown_topic(error: QueueError) -> ApiError {
+fn unknown_topic(error: QueuesError) -> ApiError {
     match error {
-        QueueError::NotFound { queue } => {
+        QueuesError::Queue(QueueError::NotFound { queue }) => {
             let text = format!("there is no topic `{queue}`: topics are queues; create it with POST /api/v1/mq/queues");
             ApiError::new(ApiCode::QueueNotFound, text).with_details(json!({ "queue": queue }))
         }
@@ -226,9 +227,9 @@ async fn tasks(
         (vec![form.publication(&queue, &text)?], once)
     };
     let batch = publish(&api, &queue, publications, once).await?;
-    let task = |published: &Published| {
+    let task = |published: &KeptPublished| {
         let (state, at) = state(published);
-        json!({ "taskId": published.id, "state": state, "offset": published.offset, "runAt": at })
+        json!({ "taskId": published.id, "state": state, "offset": published.place, "runAt": at })
     };
     let mut tasks: Vec<Value> = batch.published.iter().map(task).collect();
     let shown = match (is_list, tasks.pop()) {
@@ -247,12 +248,12 @@ async fn publish(
     queue: &str,
     publications: Vec<Publication>,
     once: Option<Once>,
-) -> Result<Batch, ApiError> {
+) -> Result<KeptBatch, ApiError> {
     let started = Instant::now();
-    let known = api.queues.get(queue).await.map_err(unknown_topic)?;
+    let settings = api.queues.settings(queue).await.map_err(unknown_topic)?;
     let count = publications.len();
     let published = async {
-        let publications = match &known.settings.schema {
+        let publications = match &settings.schema {
             None => publications,
             Some(schema) => {
                 let config = Arc::clone(&api.config.borrow());
@@ -296,16 +297,16 @@ fn once(headers: &HeaderMap, member: Option<String>, path: &str, text: &[u8]) ->
     Ok(Some(Once { key: key.into(), fingerprint: fingerprint.finalize().into(), ttl: KEY_TTL }))
 }
 
-fn state(published: &Published) -> (&'static str, Option<String>) {
-    match published.offset {
-        Some(_) => ("ready", None),
+fn state(published: &KeptPublished) -> (&'static str, Option<String>) {
+    match published.place {
+        Some(Place::Offset(_) | Place::Entry(_)) => ("ready", None),
         None => ("scheduled", published.deliver_at_ms.map(print_time)),
     }
 }
 
-fn shown(queue: &str, published: &Published) -> Value {
+fn shown(queue: &str, published: &KeptPublished) -> Value {
     let (state, deliver_at) = state(published);
-    json!({ "id": published.id, "queue": queue, "state": state, "offset": published.offset, "deliverAt": deliver_at })
+    json!({ "id": published.id, "queue": queue, "state": state, "offset": published.place, "deliverAt": deliver_at })
 }
 
 fn answer(shown: Value, repeated: bool) -> Response {

@@ -1,9 +1,35 @@
 //! What queues refuse, in the words of the API.
 
 use serde_json::json;
+use sluicegate_engine::failure::FailureKind;
 use sluicegate_store::queue::QueueError;
 
-use super::error::{ApiCode, ApiError};
+use super::error::{ApiCode, ApiError, RETRY_AFTER_STORE_SECS};
+use crate::queues::QueuesError;
+
+impl From<QueuesError> for ApiError {
+    fn from(error: QueuesError) -> Self {
+        let text = error.to_string();
+        match error {
+            QueuesError::Queue(error) => error.into(),
+            QueuesError::Unsupported { queue, what, hint: _ } => {
+                Self::new(ApiCode::NotSupported, text).with_details(json!({ "queue": queue, "missing": what }))
+            }
+            QueuesError::Redis { queue, failure } => {
+                let details = json!({ "queue": queue });
+                match failure.kind {
+                    // Nobody's waiting helps; an operator has to change something.
+                    FailureKind::Permanent => Self::new(ApiCode::BackendRefused, text).with_details(details),
+                    FailureKind::Transient { .. } | FailureKind::Disconnected | FailureKind::EndOfInput => {
+                        Self::new(ApiCode::BackendUnavailable, text)
+                            .with_details(details)
+                            .with_retry_after(RETRY_AFTER_STORE_SECS)
+                    }
+                }
+            }
+        }
+    }
+}
 
 impl From<QueueError> for ApiError {
     fn from(error: QueueError) -> Self {
@@ -47,18 +73,22 @@ impl From<QueueError> for ApiError {
     }
 }
 
-/// The same, of a request to publish: what is wrong with the store is that nothing was published.
-pub(super) fn publishing(error: QueueError) -> ApiError {
-    match error {
-        QueueError::Store(error) => ApiError::from(error).as_code(ApiCode::PublishFailed),
-        error => error.into(),
-    }
+/// The same, of a request to publish: what is wrong with a backend is that nothing was published, as far as is known.
+pub(super) fn publishing(error: QueuesError) -> ApiError {
+    let nothing_published = match &error {
+        QueuesError::Queue(QueueError::Store(_)) => true,
+        QueuesError::Redis { failure, .. } => failure.kind != FailureKind::Permanent,
+        QueuesError::Queue(_) | QueuesError::Unsupported { .. } => false,
+    };
+    let error = ApiError::from(error);
+    if nothing_published { error.as_code(ApiCode::PublishFailed) } else { error }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use sluicegate_engine::failure::Failure;
     use sluicegate_store::StoreError;
 
     use super::*;
@@ -100,6 +130,23 @@ mod tests {
             let code = ApiError::from(error).code();
             assert_eq!((code.name(), code.status().as_u16()), (name, status));
         }
-        assert_eq!(publishing(closed).code().name(), "MQ_PUBLISH_FAILED");
+        assert_eq!(publishing(closed.into()).code().name(), "MQ_PUBLISH_FAILED");
+    }
+
+    #[test]
+    fn what_redis_has_not_and_a_redis_that_is_away_are_told_apart() {
+        let queue = || "q".to_owned();
+        let redis = |failure| QueuesError::Redis { queue: queue(), failure };
+        let unsupported = QueuesError::Unsupported { queue: queue(), what: "priorities", hint: "leave it out" };
+        for (error, name, publishing_name, status) in [
+            (unsupported, "MQ_NOT_SUPPORTED", "MQ_NOT_SUPPORTED", 422),
+            (redis(Failure::disconnected("away")), "MQ_BACKEND_UNAVAILABLE", "MQ_PUBLISH_FAILED", 503),
+            (redis(Failure::transient("loading")), "MQ_BACKEND_UNAVAILABLE", "MQ_PUBLISH_FAILED", 503),
+            (redis(Failure::permanent("password")), "MQ_BACKEND_REFUSED", "MQ_BACKEND_REFUSED", 502),
+        ] {
+            assert_eq!(publishing(error.clone()).code().name(), publishing_name);
+            let code = ApiError::from(error).code();
+            assert_eq!((code.name(), code.status().as_u16()), (name, status));
+        }
     }
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 use sluicegate_connectors::cloudevents::print_time;
-use sluicegate_store::queue::{AtLimit, Compression, Kind, Queue, Retention, Settings};
+use sluicegate_store::queue::{AtLimit, Compression, Kind, Retention, Settings};
 
 use super::error::{ApiCode, ApiError};
+use crate::queues::{Backend, KeptQueue, Place};
 
-/// Properties of a queue. What is left out stays as it is (for a new queue: has its default), `null` sets the default.
+/// Properties of a queue. What is left out stays as it is (for a new queue: has its default); `null` sets the default, and
+/// takes away a limit (`maxBytes`, `maxMessages`, `ttlMs`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct QueueForm {
@@ -49,12 +51,11 @@ pub(super) fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer
 }
 
 impl QueueForm {
-    /// `before`, changed as asked for.
+    /// `before`, changed as asked for; `default` is what a new queue is like.
     ///
     /// # Errors
     /// Everything that is outside its limits.
-    pub fn apply_to(&self, before: &Settings) -> Result<Settings, ApiError> {
-        let default = Settings::default();
+    pub fn apply_to(&self, before: &Settings, default: &Settings) -> Result<Settings, ApiError> {
         let mut settings = before.clone();
         if let Some(kind) = self.kind {
             settings.kind = kind;
@@ -109,55 +110,71 @@ fn member(property: &str) -> &str {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ShownQueue<'a> {
     name: &'a str,
+    backend: &'static str,
+    /// Why what it holds is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unavailable: Option<&'a str>,
     kind: &'static str,
     retention: ShownRetention,
-    max_message_bytes: u64,
+    max_message_bytes: Option<u64>,
     compression: &'static str,
     ttl_ms: Option<u64>,
     delay_ms: Option<u64>,
     schema: Option<&'a str>,
-    revision: u64,
-    created_at: String,
-    updated_at: String,
-    messages: u64,
-    bytes: u64,
-    scheduled: u64,
-    groups: u64,
-    last_offset: u64,
+    revision: Option<u64>,
+    created_at: Option<String>,
+    updated_at: Option<String>,
+    messages: Option<u64>,
+    bytes: Option<u64>,
+    scheduled: Option<u64>,
+    groups: Option<u64>,
+    last_offset: Option<Place>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ShownRetention {
-    max_age_ms: u64,
+    max_age_ms: Option<u64>,
     max_bytes: Option<u64>,
     max_messages: Option<u64>,
     at_limit: &'static str,
 }
 
-impl<'a> From<&'a Queue> for ShownQueue<'a> {
-    fn from(queue: &'a Queue) -> Self {
+impl<'a> From<&'a KeptQueue> for ShownQueue<'a> {
+    fn from(queue: &'a KeptQueue) -> Self {
         let Settings { kind, retention, max_message_bytes, compression, ttl, delay, schema } = &queue.settings;
         let Retention { max_age, max_bytes, max_messages, at_limit } = *retention;
-        let retention =
-            ShownRetention { max_age_ms: millis(max_age), max_bytes, max_messages, at_limit: at_limit.name() };
+        // A Redis Stream has no such limits.
+        let in_store = |limit: u64| match queue.backend {
+            Backend::Store => Some(limit),
+            Backend::Redis => None,
+        };
+        let retention = ShownRetention {
+            max_age_ms: in_store(millis(max_age)),
+            max_bytes,
+            max_messages,
+            at_limit: at_limit.name(),
+        };
+        let known = |count| queue.unavailable.is_none().then_some(count);
         Self {
             name: &queue.name,
+            backend: queue.backend.name(),
+            unavailable: queue.unavailable.as_deref(),
             kind: kind.name(),
             retention,
-            max_message_bytes: *max_message_bytes,
+            max_message_bytes: in_store(*max_message_bytes),
             compression: compression.name(),
             ttl_ms: ttl.map(millis),
             delay_ms: delay.map(millis),
             schema: schema.as_deref(),
             revision: queue.revision,
-            created_at: print_time(queue.created_at_ms),
-            updated_at: print_time(queue.updated_at_ms),
-            messages: queue.messages,
+            created_at: queue.created_at_ms.map(print_time),
+            updated_at: queue.updated_at_ms.map(print_time),
+            messages: known(queue.messages),
             bytes: queue.bytes,
-            scheduled: queue.scheduled,
-            groups: queue.groups,
-            last_offset: queue.last_offset,
+            scheduled: known(queue.scheduled),
+            groups: known(queue.groups),
+            last_offset: queue.last_place,
         }
     }
 }
@@ -177,17 +194,21 @@ mod tests {
     #[test]
     fn what_is_left_out_stays_and_null_is_the_default() {
         let before = Settings { ttl: Some(Duration::from_secs(5)), max_message_bytes: 7, ..Settings::default() };
-        let after = form(json!({ "retention": { "maxMessages": 10 } })).apply_to(&before).expect("settings");
+        let after = form(json!({ "retention": { "maxMessages": 10 } }))
+            .apply_to(&before, &Settings::default())
+            .expect("settings");
         assert_eq!((after.ttl, after.max_message_bytes), (before.ttl, 7));
         assert_eq!(after.retention.max_messages, Some(10));
         let cleared = form(json!({ "ttlMs": null, "maxMessageBytes": null, "retention": { "maxMessages": null } }));
-        assert_eq!(cleared.apply_to(&after).expect("settings"), Settings::default());
+        let cleared = cleared.apply_to(&after, &Settings::default()).expect("settings");
+        assert_eq!(cleared.retention.max_messages, None, "as it is shown");
+        assert_eq!((cleared.ttl, cleared.max_message_bytes), (None, Settings::default().max_message_bytes));
     }
 
     #[test]
     fn every_mistake_is_told_under_the_name_the_client_used() {
         let wrong = form(json!({ "ttlMs": 1, "delayMs": 5, "maxMessageBytes": 0, "retention": { "maxAgeMs": 0 } }));
-        let text = format!("{:?}", wrong.apply_to(&Settings::default()).expect_err("mistakes"));
+        let text = format!("{:?}", wrong.apply_to(&Settings::default(), &Settings::default()).expect_err("mistakes"));
         for member in ["`ttlMs`", "`delayMs`", "`maxMessageBytes`", "`retention.maxAgeMs`"] {
             assert!(text.contains(member), "{text}");
         }

@@ -6,11 +6,12 @@ use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluicegate_connectors::cloudevents::print_time;
-use sluicegate_store::queue::{self, Listed, Progress, QueueError, Which};
+use sluicegate_store::queue::{Progress, QueueError};
 
 use super::message_form::{ShownListed, shown};
 use super::queues::page_items;
 use super::{Answer, Api, ApiCode, ApiError, Query, Segments};
+use crate::queues::{KeptMessage, KeptPending, KeptState, Page, QueuesError, WhichKept};
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -49,7 +50,7 @@ async fn list(
         ListedState::Scheduled => listed(&api.queues.scheduled(&queue, limit, after).await?),
         ListedState::Claimed => {
             let page = api.queues.pending(&queue, limit, after).await?;
-            let claimed = |pending: &queue::Pending| {
+            let claimed = |pending: &KeptPending| {
                 let mut shown = json!(ShownListed::from(&pending.message));
                 merge(&mut shown, progress(pending.progress));
                 shown["group"] = json!(pending.group);
@@ -61,7 +62,7 @@ async fn list(
     Ok(Answer(page))
 }
 
-fn listed(page: &queue::Page<Listed>) -> Value {
+fn listed(page: &Page<KeptMessage>) -> Value {
     json!({ "messages": page.items.iter().map(ShownListed::from).collect::<Vec<_>>(), "next": page.next })
 }
 
@@ -91,11 +92,12 @@ enum By {
 }
 
 impl By {
-    fn which(self, text: &str) -> Result<Which<'_>, ApiError> {
+    fn which(self, text: &str) -> Result<WhichKept<'_>, ApiError> {
         match self {
-            Self::Id => Ok(Which::Id(text)),
-            Self::Offset => text.parse().map(Which::Offset).map_err(|_| {
-                ApiError::new(ApiCode::InvalidRequest, format!("`{text}` is no offset, which is a number from 1"))
+            Self::Id => Ok(WhichKept::Id(text)),
+            Self::Offset => text.parse().map(WhichKept::Place).map_err(|()| {
+                let text = format!("`{text}` is no offset, which is a number from 1 (in Redis: the id of an entry)");
+                ApiError::new(ApiCode::InvalidRequest, text)
             }),
         }
     }
@@ -116,7 +118,7 @@ async fn show(
     Ok(Answer(document))
 }
 
-async fn groups(api: &Api, queue: &str, which: Which<'_>) -> Result<Value, ApiError> {
+async fn groups(api: &Api, queue: &str, which: WhichKept<'_>) -> Result<Value, ApiError> {
     let groups = api.queues.progress(queue, which).await?;
     let group = |(name, at): (String, Progress)| {
         let mut shown = json!({ "group": name });
@@ -146,8 +148,8 @@ async fn remove(
     let which = query.by.which(&id)?;
     match (query.force, which) {
         (true, which) => api.queues.delete_message(&queue, which).await?,
-        (false, Which::Id(id)) => api.queues.cancel(&queue, id).await.map_err(uncancelled)?,
-        (false, Which::Offset(_)) => {
+        (false, WhichKept::Id(id)) => api.queues.cancel(&queue, id).await.map_err(uncancelled)?,
+        (false, WhichKept::Place(_)) => {
             return Err(ApiError::new(
                 ApiCode::InvalidRequest,
                 "a message is cancelled by its id; to remove the one at an offset, read or not, add `force=true`",
@@ -157,8 +159,8 @@ async fn remove(
     Ok(Answer(json!({ "queue": queue, "removed": id })))
 }
 
-fn uncancelled(error: QueueError) -> ApiError {
-    let claimed = matches!(error, QueueError::Claimed { .. });
+fn uncancelled(error: QueuesError) -> ApiError {
+    let claimed = matches!(error, QueuesError::Queue(QueueError::Claimed { .. }));
     let error = ApiError::from(error);
     if claimed { error.with_hint("`?force=true` removes it from the queue all the same") } else { error }
 }
@@ -168,11 +170,11 @@ pub(super) async fn task(
     State(api): State<Api>,
     Segments((queue, id)): Segments<(String, String)>,
 ) -> Result<Answer<Value>, ApiError> {
-    let (listed, _) = api.queues.message(&queue, Which::Id(&id)).await?;
-    let groups = api.queues.progress(&queue, Which::Id(&id)).await?;
+    let (listed, _) = api.queues.message(&queue, WhichKept::Id(&id)).await?;
+    let groups = api.queues.progress(&queue, WhichKept::Id(&id)).await?;
     let state = match listed.state {
-        queue::State::Scheduled { .. } => "scheduled",
-        queue::State::Stored { .. } => overall(groups.iter().map(|(_, progress)| *progress)),
+        KeptState::Scheduled { .. } => "scheduled",
+        KeptState::Stored { .. } => overall(groups.iter().map(|(_, progress)| *progress)),
     };
     let mut shown = json!({ "taskId": id, "queue": queue, "state": state });
     merge(&mut shown, json!({ "message": ShownListed::from(&listed) }));

@@ -4,12 +4,13 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use sluicegate_store::queue::{MAX_PAGE_ITEMS, Settings, is_name};
+use sluicegate_store::queue::{MAX_PAGE_ITEMS, is_name};
 
 use super::queue_form::{QueueForm, ShownQueue};
 use super::{Answer, Api, ApiCode, ApiError, Input, Query, Segments};
+use crate::queues::defaults;
 
 /// Items of a page when the request does not say how many.
 pub(super) const DEFAULT_PAGE_ITEMS: usize = 100;
@@ -19,6 +20,9 @@ pub(super) fn routes() -> Router<Api> {
         .route("/mq/queues", get(list).post(create))
         .route("/mq/queues/{name}", get(show).put(update).delete(delete))
         .route("/mq/queues/{name}/purge", post(purge))
+        // A topic is a queue.
+        .route("/mq/topics", get(topics).post(create))
+        .route("/mq/topics/{name}", get(show).put(update).delete(delete))
 }
 
 /// A page of a list.
@@ -44,16 +48,18 @@ pub(super) fn page_items(limit: Option<usize>) -> Result<usize, ApiError> {
     }
 }
 
-#[derive(Serialize)]
-struct QueuePage<'a> {
-    queues: Vec<ShownQueue<'a>>,
-    next: Option<String>,
+async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Answer<Value>, ApiError> {
+    page_as("queues", &api, &query).await
 }
 
-async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Response, ApiError> {
+async fn topics(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Answer<Value>, ApiError> {
+    page_as("topics", &api, &query).await
+}
+
+async fn page_as(name: &str, api: &Api, query: &PageQuery) -> Result<Answer<Value>, ApiError> {
     let page = api.queues.list(page_items(query.limit)?, query.after.as_deref()).await?;
-    let queues = page.items.iter().map(ShownQueue::from).collect();
-    Ok(axum::response::IntoResponse::into_response(Answer(QueuePage { queues, next: page.next })))
+    let queues: Vec<ShownQueue<'_>> = page.items.iter().map(ShownQueue::from).collect();
+    Ok(Answer(json!({ name: queues, "next": page.next })))
 }
 
 async fn create(State(api): State<Api>, Input(form): Input<QueueForm>) -> Result<Response, ApiError> {
@@ -69,7 +75,8 @@ async fn create(State(api): State<Api>, Input(form): Input<QueueForm>) -> Result
     if form.revision.is_some() {
         return Err(ApiError::new(ApiCode::InvalidRequest, "`revision` is for updates: a new queue has none yet"));
     }
-    let settings = form.apply_to(&Settings::default())?;
+    let default = defaults(&api.config.borrow().queue_defaults);
+    let settings = form.apply_to(&default, &default)?;
     refuse_unknown_schema(&api, &form)?;
     if api.config.borrow().queues.get(name).is_some_and(|declaration| declaration.redis().is_some()) {
         let text =
@@ -95,9 +102,9 @@ async fn update(
     }
     refuse_declared(&api, &name, "changed")?;
     let before = api.queues.get(&name).await?;
-    let settings = form.apply_to(&before.settings)?;
+    let settings = form.apply_to(&before.settings, &defaults(&api.config.borrow().queue_defaults))?;
     refuse_unknown_schema(&api, &form)?;
-    let revision = form.revision.unwrap_or(before.revision);
+    let revision = form.revision.or(before.revision).unwrap_or_default();
     let queue = api.queues.update(&name, revision, &settings).await?;
     Ok(Answer(json!(ShownQueue::from(&queue))))
 }

@@ -7,11 +7,12 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluicegate_connectors::cloudevents::{parse_time, print_time};
-use sluicegate_store::queue::{Group, Position, Start, is_name};
+use sluicegate_store::queue::{Start, is_name};
 
 use super::queue_form::given;
 use super::queues::page_items;
 use super::{Answer, Api, ApiCode, ApiError, Input, Query, Segments};
+use crate::queues::{KeptGroup, KeptPosition, Place};
 
 pub(super) fn routes() -> Router<Api> {
     Router::new()
@@ -27,7 +28,7 @@ fn invalid(text: impl Into<String>) -> ApiError {
 }
 
 /// A subscription as JSON.
-pub(crate) fn shown(group: &Group) -> Value {
+pub(crate) fn shown(group: &KeptGroup) -> Value {
     json!({
         "id": format!("{}:{}", group.queue, group.name),
         "queue": group.queue,
@@ -38,8 +39,8 @@ pub(crate) fn shown(group: &Group) -> Value {
         "consumers": group.consumers,
         "lost": group.lost,
         "expired": group.expired,
-        "createdAt": print_time(group.created_at_ms),
-        "lastActivityAt": print_time(group.last_activity_ms),
+        "createdAt": group.created_at_ms.map(print_time),
+        "lastActivityAt": group.last_activity_ms.map(print_time),
     })
 }
 
@@ -119,25 +120,25 @@ struct UpdateForm {
     position: Option<PositionForm>,
 }
 
-/// `earliest`, `latest`, `{"offset": 5}` or `{"time": "2026-11-20T16:00:00Z"}`.
+/// `earliest`, `latest`, `{"offset": 5}` (in Redis: `{"offset": "1700000000000-0"}`) or `{"time": "2026-11-20T16:00:00Z"}`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum PositionForm {
     Earliest,
     Latest,
-    Offset(u64),
+    Offset(Place),
     Time(String),
 }
 
 impl PositionForm {
-    fn position(self) -> Result<Position, ApiError> {
+    fn position(self) -> Result<KeptPosition, ApiError> {
         match self {
-            Self::Earliest => Ok(Position::Earliest),
-            Self::Latest => Ok(Position::Latest),
-            Self::Offset(0) => Err(invalid("`offset` is 0; offsets count from 1")),
-            Self::Offset(offset) => Ok(Position::Offset(offset)),
+            Self::Earliest => Ok(KeptPosition::Earliest),
+            Self::Latest => Ok(KeptPosition::Latest),
+            Self::Offset(Place::Offset(0)) => Err(invalid("`offset` is 0; offsets count from 1")),
+            Self::Offset(place) => Ok(KeptPosition::Place(place)),
             Self::Time(time) => {
-                parse_time(&time).map(Position::Time).map_err(|problem| invalid(format!("`time`: {problem}")))
+                parse_time(&time).map(KeptPosition::Time).map_err(|problem| invalid(format!("`time`: {problem}")))
             }
         }
     }

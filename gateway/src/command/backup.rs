@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use sluicegate_store::Location;
 use sluicegate_store::backup::{self, BackupError, Manifest, Progress, Restored};
 
-use super::dlq::StoreArgs;
+use super::location::StoreArgs;
 
 /// Back up the store and what else of the data folder matters, while a gateway runs or not.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
@@ -50,8 +50,10 @@ pub async fn back_up(args: BackupArgs, out: &mut impl Write) -> anyhow::Result<(
     let data_dir = match found.options.location {
         Location::Embedded { data_dir } => data_dir,
         location @ Location::Shared { .. } => {
-            // Only a configuration names such a store.
-            let checkpoints = found.config.map(|config| config.data_dir.join("checkpoints")).unwrap_or_default();
+            let checkpoints = match found.config {
+                Some(config) => config.data_dir.join("checkpoints").display().to_string(),
+                None => "each gateway's data_dir, `checkpoints`".to_owned(),
+            };
             bail!(
                 "the store is in PostgreSQL, which makes its own backups; run\n\n    \
                  pg_dump --format=custom --no-owner --file='{}' '{}'\n\n\
@@ -59,7 +61,7 @@ pub async fn back_up(args: BackupArgs, out: &mut impl Write) -> anyhow::Result<(
                  Checkpoints of file sources are in {}",
                 destination.display(),
                 place(location).await?,
-                checkpoints.display()
+                checkpoints
             )
         }
     };

@@ -13,16 +13,13 @@ mod show;
 pub(crate) mod text;
 
 use std::io::{self, Write};
-use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use sluicegate_engine::failure::FailureClass;
-use sluicegate_store::{Location, Reader, Store, StoreOptions};
+use sluicegate_store::{Reader, Store};
 
-use crate::command::location::configured;
-use crate::config::Config;
+use crate::command::location::{Place, StoreArgs};
 use crate::store_options::MasterKeyArgs;
 
 pub use filter::FilterArgs;
@@ -62,18 +59,6 @@ pub enum DlqCommand {
     Purge(PurgeArgs),
     /// Write dead letters as JSON Lines, newest first.
     Export(ExportArgs),
-}
-
-/// Where the store is.
-#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-#[group(required = true, multiple = false)]
-pub struct StoreArgs {
-    /// The gateway's configuration, whose data_dir is read.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// The gateway's data folder.
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<PathBuf>,
 }
 
 /// `dlq list`.
@@ -141,35 +126,6 @@ impl DlqCommand {
             Self::Pause(args) | Self::Resume(args) | Self::Cancel(args) => &args.store,
             Self::Purge(args) => &args.store,
             Self::Export(args) => &args.store,
-        }
-    }
-}
-
-/// A store, and the configuration it was found by.
-#[derive(Debug, Clone)]
-pub struct Place {
-    /// How the store is opened.
-    pub options: StoreOptions,
-    /// The configuration, if one was given.
-    pub config: Option<Arc<Config>>,
-}
-
-impl StoreArgs {
-    /// The store and its keys: as given, or as the configuration says. Reads files; blocks for as long.
-    ///
-    /// # Errors
-    /// The configuration's mistakes, or the key's.
-    pub fn find(&self, key: Option<&MasterKeyArgs>) -> anyhow::Result<Place> {
-        match (&self.data_dir, &self.config) {
-            (Some(data_dir), _) => {
-                let encryption = key.map_or(Ok(None), MasterKeyArgs::read)?;
-                Ok(Place { options: StoreOptions { location: Location::embedded(data_dir), encryption }, config: None })
-            }
-            (None, Some(file)) => {
-                let (options, config) = configured(file, "--data-dir DIR names the data folder")?;
-                Ok(Place { options, config: Some(Arc::new(config)) })
-            }
-            (None, None) => bail!("give --config FILE or --data-dir DIR, to say where the store is"),
         }
     }
 }

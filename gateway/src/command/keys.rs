@@ -8,7 +8,7 @@ use serde::Serialize;
 use sluicegate_store::vault::{DEFAULT_TENANT, KeyVersion, Keys};
 use sluicegate_store::{Reader, Store};
 
-use super::dlq::StoreArgs;
+use super::location::StoreArgs;
 use crate::store_options::MasterKeyArgs;
 
 /// Lists and rotates keys.

@@ -7,12 +7,14 @@ pub mod check;
 pub mod dlq;
 pub mod graph;
 pub mod inspection;
+pub mod key;
 pub mod keys;
 pub mod location;
 pub mod plugin;
 pub mod queue;
 pub mod run;
 pub mod schema;
+pub mod tenant;
 pub mod test;
 pub mod trace;
 

@@ -6,6 +6,7 @@ mod place;
 mod publish;
 mod table;
 mod tail;
+mod words;
 
 use std::io::{self, BufRead as _, IsTerminal as _, Write};
 use std::path::PathBuf;
@@ -14,10 +15,16 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use sluicegate_connectors::cloudevents::parse_time;
 use sluicegate_connectors::quantity::{Size, Span};
-use sluicegate_store::queue::{AtLimit, Compression, Kind, Position, Queues, Start};
+use sluicegate_connectors::queue::Length;
+use sluicegate_store::queue::{AtLimit, Compression, Kind, Queues, Start};
 use sluicegate_store::{Store, StoreOptions};
 
 use super::dlq::is_broken_pipe;
+use crate::queues::{AllQueues, KeptPosition};
+
+use words::{
+    parse_at_limit, parse_compression, parse_header, parse_kind, parse_length, parse_position, parse_size, parse_span,
+};
 
 pub use place::{Place, PlaceArgs};
 
@@ -90,9 +97,9 @@ pub struct SettingsArgs {
     /// Most bytes of stored messages, such as 1GiB; no limit by default.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub max_bytes: Option<Size>,
-    /// Most messages; no limit by default.
-    #[arg(long, value_name = "N")]
-    pub max_messages: Option<u64>,
+    /// Most messages, or `unlimited`; 10000 unless the configuration's `queue_defaults` say otherwise.
+    #[arg(long, value_name = "N", value_parser = parse_length)]
+    pub max_messages: Option<Length>,
     /// What happens to new messages at a limit: refuse (default) or drop_oldest.
     #[arg(long, value_parser = parse_at_limit)]
     pub at_limit: Option<AtLimit>,
@@ -259,9 +266,9 @@ pub struct ResetArgs {
     pub queue: String,
     /// The group.
     pub group: String,
-    /// Where to go on: earliest, latest, an offset from 1, or a time (2026-11-20T16:00:00Z).
+    /// Where to go on: earliest, latest, an offset from 1 (in Redis: the id of an entry), or a time (2026-11-20T16:00:00Z).
     #[arg(long, value_name = "POSITION", value_parser = parse_position)]
-    pub to: Position,
+    pub to: KeptPosition,
     /// Make the group if there is none.
     #[arg(long)]
     pub create: bool,
@@ -311,6 +318,9 @@ pub struct CancelArgs {
     pub queue: String,
     /// The message's id.
     pub id: String,
+    /// Remove it although a group may have claimed it. In Redis there is no other way.
+    #[arg(long)]
+    pub force: bool,
 }
 
 impl QueueCommand {
@@ -362,13 +372,14 @@ pub async fn run(
     out: &mut (impl Write + Send),
 ) -> anyhow::Result<()> {
     let store = Arc::new(open(&place.options).await?);
-    let queues = Queues::new(Arc::clone(&store));
+    let declared = place.config.as_ref().map(|config| Arc::clone(&config.queues)).unwrap_or_default();
+    let queues = AllQueues::new(&Queues::new(Arc::clone(&store)), move || Arc::clone(&declared));
     let answered = match command {
         QueueCommand::List(args) => list::queues(args, &queues, out).await,
         QueueCommand::Show(args) => list::show(args, &queues, out).await,
         QueueCommand::Create(args) => change::create(args, place, &queues, out).await,
         QueueCommand::Update(args) => change::update(args, place, &queues, out).await,
-        QueueCommand::Delete(args) => change::delete(args, &queues, confirm, out).await,
+        QueueCommand::Delete(args) => change::delete(args, place, &queues, confirm, out).await,
         QueueCommand::Purge(args) => change::purge(args, &queues, confirm, out).await,
         QueueCommand::Publish(args) => publish::publish(args, place, &queues, &mut io::stdin().lock(), out).await,
         QueueCommand::Tail(args) => tail::tail(args, &queues, out).await,
@@ -388,45 +399,6 @@ pub async fn run(
 
 async fn open(options: &StoreOptions) -> anyhow::Result<Store> {
     Store::open_beside(options).await.context("cannot use the queues")
-}
-
-fn parse_span(text: &str) -> Result<Span, String> {
-    Span::parse(text).ok_or_else(|| "not a length of time; write 500ms, 10s, 5m, 2h or 7d".to_owned())
-}
-
-fn parse_size(text: &str) -> Result<Size, String> {
-    Size::parse(text).ok_or_else(|| "not a size; write 500B, 64KiB, 1MiB or 10GiB".to_owned())
-}
-
-fn parse_kind(name: &str) -> Result<Kind, String> {
-    Kind::from_name(name).ok_or_else(|| "there are normal, ordered and delay".to_owned())
-}
-
-fn parse_at_limit(name: &str) -> Result<AtLimit, String> {
-    AtLimit::from_name(name).ok_or_else(|| "there are refuse and drop_oldest".to_owned())
-}
-
-fn parse_compression(name: &str) -> Result<Compression, String> {
-    Compression::from_name(name).ok_or_else(|| "there are none and zstd".to_owned())
-}
-
-fn parse_header(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or_else(|| "write NAME=VALUE".to_owned())?;
-    Ok((name.to_owned(), value.to_owned()))
-}
-
-fn parse_position(text: &str) -> Result<Position, String> {
-    match text {
-        "earliest" => Ok(Position::Earliest),
-        "latest" => Ok(Position::Latest),
-        _ => match text.parse() {
-            Ok(0) => Err("offsets count from 1".to_owned()),
-            Ok(offset) => Ok(Position::Offset(offset)),
-            Err(_) => parse_time(text)
-                .map(Position::Time)
-                .map_err(|_| "write earliest, latest, an offset, or a time (2026-11-20T16:00:00Z)".to_owned()),
-        },
-    }
 }
 
 /// Where a group that is made for a reset begins, before the reset moves it.

@@ -74,8 +74,13 @@ pub async fn run(args: RunArgs, metrics: Option<PrometheusHandle>) -> anyhow::Re
     let (changes, mut changed) = mpsc::channel(1);
     let mut watching = if args.watch { Some(watch(&args.files, &config, changes.clone())?) } else { None };
     let mut gateway = Gateway::start(config, host, plugins, metrics).await?;
+    let mut tenants = gateway.tenant_news();
     loop {
         let why = tokio::select! {
+            () = tenants.changed() => {
+                gateway.follow_tenants().await;
+                continue;
+            }
             () = gateway.finished() => {
                 info!("every source has come to its end");
                 break;

@@ -11,7 +11,7 @@ use sluicegate_store::Reader;
 use sluicegate_store::receipt::{Ending, Filter};
 
 use super::dlq::{is_broken_pipe, parse_time};
-use super::location::{FoundLocation, LocationArgs};
+use super::location::{Place, StoreArgs};
 use crate::trace::{ShownTrace, Trace, explain_unknown};
 
 /// Most receipts one search prints.
@@ -23,7 +23,7 @@ const MAX_LISTED_RECEIPTS: u64 = 1_000_000;
 pub struct TraceArgs {
     /// Where the store is.
     #[command(flatten)]
-    pub location: LocationArgs,
+    pub store: StoreArgs,
     /// The message's id, whole.
     #[arg(
         value_name = "ID",
@@ -66,7 +66,7 @@ pub struct TraceArgs {
 ///
 /// # Errors
 /// No store there, one that cannot be read, or nothing known of the id; each says what to try.
-pub async fn run(args: &TraceArgs, found: &FoundLocation, out: &mut impl Write) -> anyhow::Result<()> {
+pub async fn run(args: &TraceArgs, found: &Place, out: &mut impl Write) -> anyhow::Result<()> {
     let reader = Reader::open(&found.options).await.context("cannot read the receipts")?;
     let answered = match &args.id {
         Some(id) => show(args, id, found, &reader, out).await,
@@ -80,13 +80,7 @@ pub async fn run(args: &TraceArgs, found: &FoundLocation, out: &mut impl Write) 
     }
 }
 
-async fn show(
-    args: &TraceArgs,
-    id: &str,
-    found: &FoundLocation,
-    reader: &Reader,
-    out: &mut impl Write,
-) -> anyhow::Result<()> {
+async fn show(args: &TraceArgs, id: &str, found: &Place, reader: &Reader, out: &mut impl Write) -> anyhow::Result<()> {
     let Some(trace) = Trace::find(reader, id).await? else {
         bail!("{}", explain_unknown(id, found.config.as_ref().map(|config| &config.receipts)));
     };

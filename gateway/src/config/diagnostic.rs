@@ -103,6 +103,12 @@ impl Diagnostics {
         self.list.iter()
     }
 
+    /// Whether one of them stands in the file of that path.
+    pub fn concern(&self, path: &str) -> bool {
+        let is_there = |place: &Location| self.sources.path(place.file) == std::path::Path::new(path);
+        self.list.iter().any(|diagnostic| diagnostic.location.as_ref().is_some_and(is_there))
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.list.len()

@@ -11,7 +11,7 @@ use super::diagnostic::{Diagnostic, Diagnostics};
 use super::interpolation;
 use super::location::{FileId, Location, Sources};
 use super::reserved::Reserved;
-use super::resolve;
+use super::resolve::{self, Whose};
 use super::resolved::Config;
 use super::shape;
 use super::surroundings::Surroundings;
@@ -62,21 +62,30 @@ impl Loaded {
 /// # Errors
 /// Every mistake that can be found without connecting to anything.
 pub fn load(paths: &[PathBuf], surroundings: &dyn Surroundings) -> Result<Loaded, Diagnostics> {
-    let mut loading = Loading { surroundings, sources: Sources::default(), bases: HashMap::new(), wrong: Vec::new() };
+    let mut loading = Loading::new(surroundings);
     let outcome = loading.all(paths);
-    let Loading { sources, wrong, .. } = loading;
-    match outcome {
-        Some((config, root)) if wrong.is_empty() => Ok(Loaded { config, sources, root }),
-        _ => Err(Diagnostics::new(wrong, sources)),
-    }
+    loading.finish(outcome)
 }
 
-struct Loading<'s> {
+pub(super) struct Loading<'s> {
     surroundings: &'s dyn Surroundings,
-    sources: Sources,
+    pub(super) sources: Sources,
     /// The folder of each file: where its relative paths start.
-    bases: HashMap<FileId, PathBuf>,
-    wrong: Vec<Diagnostic>,
+    pub(super) bases: HashMap<FileId, PathBuf>,
+    pub(super) wrong: Vec<Diagnostic>,
+}
+
+impl<'s> Loading<'s> {
+    pub(super) fn new(surroundings: &'s dyn Surroundings) -> Self {
+        Self { surroundings, sources: Sources::default(), bases: HashMap::new(), wrong: Vec::new() }
+    }
+
+    pub(super) fn finish(self, outcome: Option<(Config, Node)>) -> Result<Loaded, Diagnostics> {
+        match outcome {
+            Some((config, root)) if self.wrong.is_empty() => Ok(Loaded { config, sources: self.sources, root }),
+            _ => Err(Diagnostics::new(self.wrong, self.sources)),
+        }
+    }
 }
 
 impl Loading<'_> {
@@ -84,16 +93,21 @@ impl Loading<'_> {
         let files = self.files(paths);
         let parts: Vec<Node> = files.iter().filter_map(|path| self.part(path)).collect();
         let unreadable = !self.wrong.is_empty() && parts.len() < files.len().max(1);
-        let mut root = self.merge(parts)?;
+        let root = self.merge(parts)?;
+        self.settle(root, !unreadable, Whose::Operator)
+    }
+
+    /// From a whole tree to a configuration. `is_whole`: whatever it names and does not define is not defined anywhere.
+    pub(super) fn settle(&mut self, mut root: Node, is_whole: bool, whose: Whose) -> Option<(Config, Node)> {
         shape::conceal_secrets(&root, &mut self.sources);
         let (reserved, mut wrong) = Reserved::find(&root);
         wrong.extend(shape::check(&mut root, &reserved));
         let written = self.deserialise(&root, &mut wrong);
         let config = match written {
             Some(written) => {
-                let (config, mistakes) = self.resolve(&written, &root);
+                let (config, mistakes) = self.resolve(&written, &root, whose);
                 // Names may be defined in the file that could not be read.
-                if !unreadable {
+                if is_whole {
                     wrong.extend(mistakes);
                 }
                 Some(config)
@@ -104,12 +118,12 @@ impl Loading<'_> {
         config.map(|config| (config, root))
     }
 
-    fn resolve(&mut self, written: &Written, root: &Node) -> (Config, Vec<(String, Diagnostic)>) {
+    fn resolve(&mut self, written: &Written, root: &Node, whose: Whose) -> (Config, Vec<(String, Diagnostic)>) {
         let bases = &self.bases;
         let base_of = |place: Location| bases.get(&place.file).cloned().unwrap_or_default();
         let (attachments, mut wrong) =
             attachments::read(&written.file, root, &base_of, self.surroundings, &mut self.sources);
-        let (config, mistakes) = resolve::resolve(written, root, &attachments, &base_of);
+        let (config, mistakes) = resolve::resolve(written, root, &attachments, &base_of, whose);
         wrong.extend(mistakes);
         (config, wrong)
     }

@@ -29,6 +29,7 @@ mod resolve;
 mod resolved;
 mod shape;
 mod surroundings;
+mod tenancy;
 mod tree;
 mod written;
 mod yaml;
@@ -39,10 +40,11 @@ pub use guarantee::{End, Guarantee, guarantee};
 pub use loading::{Loaded, load};
 pub use location::{FileId, Location, Sources};
 pub use resolved::{
-    BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop, ExpectedMessage, Isolation,
-    MasterKey, PipelineConfig, PluginConfig, PluginLimits, ReceiptsConfig, SchemaConfig, ServerConfig, StepConfig,
-    TestCase,
+    AuditConfig, AuthConfig, BUILTIN_PLUGINS, ComponentConfig, Config, DeadLetterConfig, Expectation, ExpectedDrop,
+    ExpectedMessage, Isolation, JwtAlgorithm, JwtConfig, JwtKeys, MasterKey, Offers, PipelineConfig, PluginConfig,
+    PluginLimits, ReceiptsConfig, RequiredAuth, SchemaConfig, ServerConfig, StepConfig, TestCase,
 };
-pub use shape::schema;
+pub use shape::{schema, secret_keys};
 pub use surroundings::{Process, Surroundings};
+pub use tenancy::{Document, DocumentKind, Holdings, document_json, load_tenant};
 pub use tree::Node;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use sluicegate_connectors::quantity::Secret;
-use sluicegate_connectors::queue::Declarations;
+use sluicegate_connectors::queue::{Declarations, Defaults};
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 use sluicegate_engine::failure::FailureClass;
 use sluicegate_engine::message::Message;
@@ -20,7 +20,9 @@ use sluicegate_engine::step::Unroutable;
 use sluicegate_store::Location;
 
 pub use super::dead_letter::DeadLetterConfig;
-pub use super::written::Isolation;
+use super::tree::Node;
+pub use super::written::{Isolation, JwtAlgorithm};
+use crate::identity::{JwksPlace, Scope};
 
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,12 +39,20 @@ pub struct Config {
     pub dead_letters: DeadLettersConfig,
     /// How bodies are encrypted, if they are.
     pub encryption: Option<EncryptionConfig>,
+    /// Who may call.
+    pub auth: AuthConfig,
+    /// What is kept of who changed what.
+    pub audit: AuditConfig,
     /// All schemas, in the order written: what a `$ref` may refer to.
     pub schemas: Vec<Arc<SchemaConfig>>,
     /// All plugins: the declared ones in the order written, then the built-in ones that are used by name.
     pub plugins: Vec<Arc<PluginConfig>>,
-    /// All queues that are declared, by name.
+    /// What queues are like that do not say otherwise.
+    pub queue_defaults: Defaults,
+    /// All queues that are declared, by name, with nothing left out.
     pub queues: Arc<Declarations>,
+    /// What tenants may be granted.
+    pub offers: Offers,
     /// All pipelines, in the order written.
     pub pipelines: Vec<PipelineConfig>,
     /// All test cases, in the order written.
@@ -66,6 +76,35 @@ impl Config {
     }
 }
 
+/// Sources and targets that tenants may be granted, as they were written: a tenant's pipeline is resolved with them.
+#[derive(Clone, PartialEq, Default)]
+pub struct Offers {
+    pub(super) sources: Vec<(String, Node)>,
+    pub(super) targets: Vec<(String, Node)>,
+    /// Where their relative paths start.
+    pub(super) base_dir: PathBuf,
+}
+
+impl Offers {
+    /// Names of the sources.
+    pub fn sources(&self) -> impl Iterator<Item = &str> {
+        self.sources.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Names of the targets.
+    pub fn targets(&self) -> impl Iterator<Item = &str> {
+        self.targets.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// Without what is behind the names, which holds secrets.
+impl fmt::Debug for Offers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sources, targets): (Vec<_>, Vec<_>) = (self.sources().collect(), self.targets().collect());
+        f.debug_struct("Offers").field("sources", &sources).field("targets", &targets).finish()
+    }
+}
+
 /// The gateway's own HTTP server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerConfig {
@@ -79,6 +118,75 @@ pub struct ServerConfig {
     pub body_read_timeout: Duration,
     /// Longest time, once asked to stop, for messages in flight to finish.
     pub drain_timeout: Duration,
+    /// Whether each request is logged.
+    pub access_log: bool,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AuthConfig {
+    /// Whoever reaches the loopback address it listens on.
+    Local,
+    /// Whoever reaches it: said explicitly.
+    Open,
+    /// Whoever shows one of these credentials.
+    Required(Box<RequiredAuth>),
+}
+
+/// Which credentials are accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequiredAuth {
+    /// API keys.
+    pub keys: bool,
+    /// JSON Web Tokens.
+    pub jwt: Option<JwtConfig>,
+    /// Of services, below `/internal`.
+    pub service_token: Option<Secret>,
+    /// Whether `/metrics` needs one.
+    pub protect_metrics: bool,
+}
+
+/// Which tokens are accepted, and what their claims mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JwtConfig {
+    /// The claim `iss`.
+    pub issuer: String,
+    /// One of these is in the claim `aud`.
+    pub audience: Vec<String>,
+    /// How they may be signed; all fit the keys.
+    pub algorithms: Vec<JwtAlgorithm>,
+    /// What they are checked with.
+    pub keys: JwtKeys,
+    /// How long public keys are used before they are read again.
+    pub refresh: Duration,
+    /// By how much the issuer's clock may differ.
+    pub clock_skew: Duration,
+    /// The claim with the tenant.
+    pub tenant_claim: String,
+    /// The claim with scopes.
+    pub scopes_claim: String,
+    /// The claim with roles.
+    pub roles_claim: String,
+    /// The scopes of each role.
+    pub roles: Vec<(String, Vec<Scope>)>,
+    /// The role of the operator's own.
+    pub operator_role: Option<String>,
+}
+
+/// What tokens are checked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JwtKeys {
+    /// A shared secret.
+    Secret(Secret),
+    /// Public keys.
+    Jwks(JwksPlace),
+}
+
+/// What is kept of who changed what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// For how long.
+    pub keep: Duration,
 }
 
 /// What is remembered of messages.

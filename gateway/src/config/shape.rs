@@ -38,13 +38,18 @@ pub(crate) fn check(root: &mut Node, reserved: &Reserved) -> Vec<(String, Diagno
     VALIDATOR.iter_errors(&instance).flat_map(|error| explainer.explain(&error)).collect()
 }
 
+/// Names of all keys whose values are secret, wherever they stand.
+pub fn secret_keys() -> &'static [String] {
+    static SECRETS: LazyLock<Vec<String>> = LazyLock::new(|| secret_keys_of(&SCHEMA));
+    &SECRETS
+}
+
 /// Never shows the values of keys that hold secrets.
 pub(crate) fn conceal_secrets(root: &Node, sources: &mut Sources) {
-    static SECRETS: LazyLock<Vec<String>> = LazyLock::new(|| secret_keys(&SCHEMA));
     root.walk(&mut |pointer, node| {
         // The messages of tests have headers, too, but no secrets.
         for entry in node.entries().iter().filter(|_| !pointer.starts_with("/tests")) {
-            if SECRETS.contains(&entry.key) {
+            if secret_keys().contains(&entry.key) {
                 entry.value.walk(&mut |_, node| {
                     if !matches!(node.value, NodeValue::Map(_) | NodeValue::List(_)) {
                         sources.conceal(node.at);
@@ -56,7 +61,7 @@ pub(crate) fn conceal_secrets(root: &Node, sources: &mut Sources) {
 }
 
 /// Names of all keys whose values are secret wherever they stand; one key too many does no harm.
-fn secret_keys(schema: &Value) -> Vec<String> {
+fn secret_keys_of(schema: &Value) -> Vec<String> {
     fn is_secret(schema: &Value, property: &Value) -> bool {
         let target = property["$ref"].as_str().and_then(|r| schema.pointer(r.strip_prefix('#')?));
         let held = [&property["additionalProperties"], &property["items"]];
@@ -232,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_key_is_secret_wherever_its_type_says_so() {
-        let keys = secret_keys(schema());
+        let keys = secret_keys();
         for key in ["url", "password", "signing_secret", "headers"] {
             assert!(keys.iter().any(|secret| secret == key), "{key} is not in {keys:?}");
         }

@@ -8,12 +8,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 use sluicegate_connectors::quantity::{Secret, Size, Span};
-use sluicegate_connectors::queue::Declaration;
+use sluicegate_connectors::queue::{Declaration, Defaults};
 use sluicegate_connectors::registry::{SourceConfig, TargetConfig};
 
 use super::dead_letter::DeadLetterConfig;
 use super::entries::Entries;
 use super::expectation::DroppedSection;
+use crate::identity::Scope;
 
 /// Configuration of a Sluicegate gateway: one file, or a folder of files that are read as one.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -36,16 +37,28 @@ pub struct ConfigFile {
     pub dead_letters: DeadLettersSection,
     /// Encryption of all bodies that the gateway keeps. Without it they are kept as they are.
     pub encryption: Option<EncryptionSection>,
+    /// Who may call, and how they show who they are. Without it, whoever reaches the gateway may do everything, so that it
+    /// listens on a loopback address only.
+    pub auth: Option<AuthSection>,
+    /// What is kept of who changed what.
+    #[serde(default)]
+    pub audit: AuditSection,
     /// JSON Schemas by name, for `validate` steps and for `$ref` in each other.
     #[serde(default)]
     pub schemas: Entries<SchemaSection>,
     /// Plugins by name. The built-in ones (`jq`, `content-router`, `topic-router`, `redact`, `split`) need no entry.
     #[serde(default)]
     pub plugins: Entries<PluginSection>,
+    /// What queues are like that do not say otherwise; `'${VAR:-10000}'` takes a value from the environment.
+    #[serde(default)]
+    pub queue_defaults: Defaults,
     /// The gateway's own durable queues by name, for `queue` sources and targets. Created, or brought to these
     /// properties, when the gateway starts; removing one here leaves it in the store.
     #[serde(default)]
     pub queues: Entries<Declaration>,
+    /// What tenants may be granted.
+    #[serde(default)]
+    pub tenants: TenantsSection,
     /// Pipelines by name.
     #[serde(default)]
     pub pipelines: Entries<PipelineSection>,
@@ -83,6 +96,8 @@ pub struct ServerSection {
     pub body_read_timeout: Span,
     /// Longest time, once asked to stop, for messages in flight to finish; what is left is requeued.
     pub drain_timeout: Span,
+    /// Whether each request is logged, with its method, path, status, latency, address and identity (target `access`).
+    pub access_log: bool,
 }
 
 impl Default for ServerSection {
@@ -93,7 +108,119 @@ impl Default for ServerSection {
             header_read_timeout: Span::secs(10),
             body_read_timeout: Span::secs(30),
             drain_timeout: Span::secs(30),
+            access_log: false,
         }
+    }
+}
+
+/// Who may call, and how they show who they are.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthSection {
+    /// Whether callers must show a credential; true unless given. `false` says that everybody who reaches the gateway may do
+    /// everything, wherever it listens: for networks that are yours alone.
+    pub required: bool,
+    /// Whether API keys (`sgk_…`) are accepted; true unless given. The first one is printed when the gateway first starts,
+    /// or is the one of the environment variable SLUICEGATE_BOOTSTRAP_KEY.
+    pub keys: bool,
+    /// JSON Web Tokens that are accepted.
+    pub jwt: Option<JwtSection>,
+    /// What services show as `X-Service-Token` below `/internal`, 32 characters or more: `${file:/run/secrets/service}`.
+    pub service_token: Option<Secret>,
+    /// Whether `/metrics` needs a credential of the operator's with the scope `read`, too. `/health` and `/ready` never do.
+    pub protect_metrics: bool,
+}
+
+impl Default for AuthSection {
+    fn default() -> Self {
+        Self { required: true, keys: true, jwt: None, service_token: None, protect_metrics: false }
+    }
+}
+
+/// JSON Web Tokens that are accepted: whose, how they are signed, and what their claims mean.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JwtSection {
+    /// What the claim `iss` must be.
+    pub issuer: String,
+    /// One of these must be in the claim `aud`.
+    #[schemars(length(min = 1, max = 16))]
+    pub audience: Vec<String>,
+    /// How tokens may be signed; HS256 with `secret`, RS256 and ES256 otherwise, unless given.
+    #[serde(default)]
+    #[schemars(length(max = 3))]
+    pub algorithms: Vec<JwtAlgorithm>,
+    /// The secret of HS256, 32 characters or more. Exactly one of `secret`, `jwks_file` and `jwks_url` is given.
+    pub secret: Option<Secret>,
+    /// A file with the issuer's public keys as a JWKS document, relative to this file.
+    pub jwks_file: Option<PathBuf>,
+    /// Where the issuer publishes them: an `https://` URL, or `http://` to a loopback address.
+    pub jwks_url: Option<String>,
+    /// How long the public keys are used before they are read again, 10s to 1d; a key that is not known makes them be read
+    /// at once.
+    #[serde(default = "default_jwks_refresh")]
+    pub refresh: Span,
+    /// By how much the issuer's clock may differ, up to 10m; 60s unless given.
+    #[serde(default = "default_clock_skew")]
+    pub clock_skew: Span,
+    /// The claim with the tenant's name; `tenant` unless given. A path of names is written with dots.
+    #[serde(default = "default_tenant_claim")]
+    pub tenant_claim: String,
+    /// The claim with scopes, a list or a text with spaces; `scope` unless given.
+    #[serde(default = "default_scopes_claim")]
+    pub scopes_claim: String,
+    /// The claim with roles, a list or a text with spaces; `roles` unless given.
+    #[serde(default = "default_roles_claim")]
+    pub roles_claim: String,
+    /// The scopes that each role brings.
+    #[serde(default)]
+    pub roles: Entries<Vec<Scope>>,
+    /// The role of the operator's own people. Without it, or without the role, a token is good for the tenant it names only.
+    pub operator_role: Option<String>,
+}
+
+/// How tokens may be signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum JwtAlgorithm {
+    /// HMAC with SHA-256, by a shared secret.
+    HS256,
+    /// RSA with SHA-256.
+    RS256,
+    /// ECDSA on P-256 with SHA-256.
+    ES256,
+}
+
+fn default_jwks_refresh() -> Span {
+    Span::secs(300)
+}
+
+fn default_clock_skew() -> Span {
+    Span::secs(60)
+}
+
+fn default_tenant_claim() -> String {
+    "tenant".to_owned()
+}
+
+fn default_scopes_claim() -> String {
+    "scope".to_owned()
+}
+
+fn default_roles_claim() -> String {
+    "roles".to_owned()
+}
+
+/// What is kept of who changed what, and of who was denied what.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSection {
+    /// How long entries are kept, 1d to 3650d.
+    pub keep: Span,
+}
+
+impl Default for AuditSection {
+    fn default() -> Self {
+        Self { keep: Span::secs(365 * 86_400) }
     }
 }
 
@@ -135,6 +262,17 @@ pub struct EncryptionSection {
     #[serde(default)]
     #[schemars(length(max = 8))]
     pub previous_master_keys: Vec<Secret>,
+}
+
+/// Sources and targets that tenants may be granted, by name (`sluicegate tenant update --grant-target NAME`). A tenant's
+/// pipeline says `granted: NAME` and never sees what is behind the name.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantsSection {
+    /// Sources by name. Two tenants that are granted the same one share its messages.
+    pub sources: Entries<SourceConfig>,
+    /// Targets by name.
+    pub targets: Entries<TargetConfig>,
 }
 
 /// Where a JSON Schema comes from. Its draft is what its `$schema` says, 2020-12 without one.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use sluicegate_engine::deduplication::Deduplication;
 use sluicegate_engine::failure::Failure;
-use sluicegate_engine::message::{Message, now_ms};
+use sluicegate_engine::message::Message;
 use tokio::sync::{oneshot, watch};
 
 use crate::change::{Change, Transaction};
@@ -94,7 +94,7 @@ impl Deduplication for StoreDeduplication {
 
     async fn remember(&self, message: &Message) -> Result<(), Failure> {
         let window_ms = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
-        let expires_at_ms = now_ms().saturating_add(window_ms);
+        let expires_at_ms = self.store.now_ms().saturating_add(window_ms);
         let remember = Remember { pipeline: Arc::clone(&self.pipeline), key: key_hash(message), expires_at_ms };
         Ok(self.store.change(remember).await?)
     }
@@ -210,7 +210,7 @@ impl Question for FindDelivered {
             Backend::Postgres => keys.join(","),
         };
         let sql = FIND[usize::from(connection.backend() == Backend::Postgres)];
-        let arguments = [Arc::clone(&self.pipeline).into(), Value::Text(list), now_ms().into()];
+        let arguments = [Arc::clone(&self.pipeline).into(), Value::Text(list), connection.now_ms().into()];
         let rows = connection.query(sql, &arguments).await?;
         let read = |row: &crate::database::Row| {
             KeyHash::try_from(&row.bytes(0)?[..]).map_err(|_| row.damaged("a digest is not of 32 bytes"))

@@ -140,6 +140,16 @@ pub enum StoreError {
         /// The system's words.
         cause: String,
     },
+    /// TLS with the server did not come about: it is not the one meant, not known to be, or has none.
+    #[error(
+        "{place} cannot be trusted: {cause}; name the certificate of its authority (sslrootcert=FILE) and the host that its certificate is for in the store's URL, or, on a network that is trusted, set sslmode=disable"
+    )]
+    Untrusted {
+        /// Where.
+        place: Place,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// The server refuses this user.
     #[error(
         "{place} refuses this user: {cause}; check user, password and database of the store's URL and the server's pg_hba.conf"
@@ -291,6 +301,7 @@ impl StoreError {
             | Self::Damaged { .. }
             | Self::Full { .. }
             | Self::Unreachable { .. }
+            | Self::Untrusted { .. }
             | Self::Credentials { .. }
             | Self::Connections { .. }
             | Self::ReadOnly { .. }
@@ -316,6 +327,11 @@ impl StoreError {
         }
     }
 
+    /// Whether it is one record that cannot be read, and others may well be.
+    pub(crate) fn is_of_one_record(&self) -> bool {
+        matches!(self, Self::Damaged { .. } | Self::UnknownKey { .. })
+    }
+
     /// Whether it is the connection or the whole database that fails, and not what was asked of it: nothing else asked
     /// now would fare better, and finding out may take as long again.
     pub(crate) fn concerns_everyone(&self) -> bool {
@@ -323,6 +339,7 @@ impl StoreError {
             self,
             Self::Locked { .. }
                 | Self::Unreachable { .. }
+                | Self::Untrusted { .. }
                 | Self::Credentials { .. }
                 | Self::Connections { .. }
                 | Self::ReadOnly { .. }
@@ -335,68 +352,5 @@ impl StoreError {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         if error.is_transient() { Self::transient(error.to_string()) } else { Self::permanent(error.to_string()) }
-    }
-}
-
-/// The words that differ between a file and a server.
-impl Place {
-    fn whole(&self) -> &'static str {
-        match self {
-            Self::File(_) => "this data folder",
-            Self::Server(_) => "this database",
-        }
-    }
-
-    fn setting(&self) -> &'static str {
-        match self {
-            Self::File(_) => "data_dir",
-            Self::Server(_) => "the store's URL",
-        }
-    }
-
-    fn other(&self) -> &'static str {
-        match self {
-            Self::File(_) => "data_dir to another folder",
-            Self::Server(_) => "the store's URL to another database",
-        }
-    }
-
-    fn permission_remedy(&self) -> &'static str {
-        match self {
-            Self::File(_) => {
-                "let this user read and write the file and its folder, and see that the disk is not mounted read-only"
-            }
-            Self::Server(_) => "let this user own the database's schema (`ALTER SCHEMA public OWNER TO …`)",
-        }
-    }
-
-    fn lock_remedy(&self) -> String {
-        match self {
-            Self::File(path) => format!("`fuser {}`", path.display()),
-            Self::Server(_) => "in pg_stat_activity".to_owned(),
-        }
-    }
-
-    fn damage(&self) -> &'static str {
-        match self {
-            Self::File(_) => "the file is damaged",
-            Self::Server(_) => "the database is damaged",
-        }
-    }
-
-    fn damage_remedy(&self) -> &'static str {
-        match self {
-            Self::File(_) => {
-                "stop the gateway, move the file away (`sqlite3 FILE .recover` may save its records) and start again"
-            }
-            Self::Server(_) => "restore it from a backup, and let nothing but gateways write to it",
-        }
-    }
-
-    fn remedy(&self) -> &'static str {
-        match self {
-            Self::File(_) => "see the system's log for failures of the disk, then try again",
-            Self::Server(_) => "see the server's log, then try again",
-        }
     }
 }

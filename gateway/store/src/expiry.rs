@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
 use crate::change::{Change, Transaction};
 use crate::error::StoreError;
@@ -32,13 +31,13 @@ impl Change for Expire {
     }
 
     async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<bool, StoreError> {
-        let mut more = false;
+        let (mut more, now) = (false, transaction.now_ms());
         for table in ["idempotency", "delivered"] {
             let sql = format!(
                 "DELETE FROM {table} WHERE expires_at_ms <= $1 AND (pipeline, key_hash) IN \
                  (SELECT pipeline, key_hash FROM {table} WHERE expires_at_ms <= $1 ORDER BY expires_at_ms LIMIT {MAX_ROWS})"
             );
-            more |= transaction.execute(&sql, &[now_ms().into()]).await? >= u64::from(MAX_ROWS);
+            more |= transaction.execute(&sql, &[now.into()]).await? >= u64::from(MAX_ROWS);
         }
         Ok(more)
     }

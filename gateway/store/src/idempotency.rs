@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use sluicegate_engine::message::now_ms;
 
 use crate::change::{Change, Transaction};
 use crate::database::{Connection, Row, Value};
@@ -83,16 +82,16 @@ pub(crate) async fn take(
         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (pipeline, key_hash) DO UPDATE SET fingerprint = excluded.fingerprint, \
         status = excluded.status, body = excluded.body, expires_at_ms = excluded.expires_at_ms \
         WHERE idempotency.expires_at_ms <= $7";
-    let taken = transaction.execute(sql, &arguments(pipeline, idempotency)).await?;
+    let arguments = arguments(pipeline, idempotency, transaction.now_ms());
+    let taken = transaction.execute(sql, &arguments).await?;
     if taken > 0 {
         return Ok(Recalled::Unknown);
     }
     find(transaction, pipeline, &idempotency.key, &idempotency.fingerprint).await
 }
 
-fn arguments(pipeline: &Arc<str>, idempotency: &Idempotency) -> [Value; 7] {
+fn arguments(pipeline: &Arc<str>, idempotency: &Idempotency, now: u64) -> [Value; 7] {
     let Idempotency { key, fingerprint, answer, ttl } = idempotency;
-    let now = now_ms();
     let expires = now.saturating_add(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
     [
         Arc::clone(pipeline).into(),
@@ -117,7 +116,8 @@ async fn find(
 ) -> Result<Recalled, StoreError> {
     let sql = "SELECT fingerprint, status, body FROM idempotency \
         WHERE pipeline = $1 AND key_hash = $2 AND expires_at_ms > $3";
-    let found = connection.query_first(sql, &[Arc::clone(pipeline).into(), key_hash(key), now_ms().into()]).await?;
+    let found =
+        connection.query_first(sql, &[Arc::clone(pipeline).into(), key_hash(key), connection.now_ms().into()]).await?;
     found.map_or(Ok(Recalled::Unknown), |row| judge(&row, fingerprint))
 }
 
@@ -153,7 +153,8 @@ impl Change for Conclude {
             SET fingerprint = excluded.fingerprint, status = excluded.status, body = excluded.body, \
             expires_at_ms = excluded.expires_at_ms \
             WHERE idempotency.fingerprint = excluded.fingerprint OR idempotency.expires_at_ms <= $7";
-        let recorded = transaction.execute(sql, &arguments(&self.pipeline, &self.conclusion)).await?;
+        let arguments = arguments(&self.pipeline, &self.conclusion, transaction.now_ms());
+        let recorded = transaction.execute(sql, &arguments).await?;
         Ok(recorded > 0)
     }
 }

@@ -1,14 +1,17 @@
 //! Which gateways are alive, and what becomes of the claims of those that are not.
 //!
-//! A gateway claims rows under its [`Owner`] name and is seen every [`BEAT`]. One that has not been seen for
-//! [`LEASE_TERM`] by the database's clock is removed by any other, and what it had claimed is released in the same
-//! transaction ([`RELEASES`]). A gateway that was merely paused finds its name gone and takes a new one before it
-//! claims anything more. The embedded store has one gateway: what others have left is released when it opens.
+//! A gateway claims rows under its [`Owner`] name and writes every [`BEAT`] that it is alive. One whose row any other has
+//! found unchanged for [`LEASE_TERM`] is removed by it, and what it had claimed is released in the same transaction
+//! ([`RELEASES`]). No clock is compared with another: the term is what the observer has waited, so nobody is swept because
+//! a clock was set. A gateway that was merely paused finds its name gone and takes a new one before it claims anything
+//! more. The embedded store has one gateway: what others have left is released when it opens.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::change::{Change, Transaction};
 use crate::database::{Backend, Connection, Value};
@@ -94,9 +97,8 @@ pub(crate) async fn renew(connection: &mut Connection, old: &Owner) -> Result<Ow
 }
 
 async fn add(connection: &mut Connection, owner: &Owner) -> Result<(), StoreError> {
-    let now_ms = connection.now_ms().await?;
     let sql = "INSERT INTO gateways (id, seen_at_ms) VALUES ($1, $2)";
-    connection.execute(sql, &[owner.into(), now_ms.into()]).await.map(drop)
+    connection.execute(sql, &[owner.into(), connection.now_ms().into()]).await.map(drop)
 }
 
 /// The name first: whoever claims under it holds on to it until his transaction has ended, and so is seen by the
@@ -109,13 +111,19 @@ async fn remove(connection: &mut Connection, id: &str) -> Result<(), StoreError>
     Ok(())
 }
 
-/// "I am alive", and a look at who is not.
+/// "I am alive", and a look at the others.
 struct Beat;
+
+/// A gateway's row: its name, and the time it wrote last, by its own clock.
+type Sighting = (String, i64);
+
+/// More are looked at when some of these have gone.
+const MAX_SIGHTINGS: u64 = 1_000;
 
 #[async_trait]
 impl Change for Beat {
-    /// The dead.
-    type Output = Vec<String>;
+    /// The others.
+    type Output = Vec<Sighting>;
 
     fn size_bytes(&self) -> usize {
         64
@@ -125,24 +133,79 @@ impl Change for Beat {
         "renew this gateway's lease"
     }
 
-    async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<Vec<String>, StoreError> {
-        let (owner, now_ms) = (transaction.owner(), transaction.now_ms().await?);
+    async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<Vec<Sighting>, StoreError> {
+        let (owner, now) = (transaction.owner(), transaction.now_ms());
         let seen = "UPDATE gateways SET seen_at_ms = $2 WHERE id = $1";
-        transaction.execute(seen, &[owner.into(), now_ms.into()]).await?;
-        let term_ms = i64::try_from(LEASE_TERM.as_millis()).unwrap_or(i64::MAX);
+        transaction.execute(seen, &[(&owner).into(), now.into()]).await?;
+        let sql = "SELECT id, seen_at_ms FROM gateways WHERE id <> $1 ORDER BY id LIMIT $2";
+        let rows = transaction.query(sql, &[owner.into(), MAX_SIGHTINGS.into()]).await?;
+        rows.iter().map(|row| Ok((row.text(0)?, row.integer(1)?))).collect()
+    }
+}
+
+/// Removes those of these gateways that have still not written anything.
+struct Sweep(Vec<Sighting>);
+
+#[async_trait]
+impl Change for Sweep {
+    /// The dead.
+    type Output = Vec<String>;
+
+    fn size_bytes(&self) -> usize {
+        64 * self.0.len()
+    }
+
+    fn doing(&self) -> &'static str {
+        "release what dead gateways had claimed"
+    }
+
+    async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<Vec<String>, StoreError> {
         // Whoever is in the middle of a claim or of being removed is left for the next time.
         let sql = match transaction.backend() {
-            Backend::Sqlite => "SELECT id FROM gateways WHERE seen_at_ms < $1",
-            Backend::Postgres => "SELECT id FROM gateways WHERE seen_at_ms < $1 FOR UPDATE SKIP LOCKED",
+            Backend::Sqlite => "SELECT 1 FROM gateways WHERE id = $1 AND seen_at_ms = $2",
+            Backend::Postgres => "SELECT 1 FROM gateways WHERE id = $1 AND seen_at_ms = $2 FOR UPDATE SKIP LOCKED",
         };
         let mut dead = Vec::new();
-        for row in transaction.query(sql, &[now_ms.saturating_sub(term_ms).into()]).await? {
-            let id = row.text(0)?;
-            remove(transaction, &id).await?;
-            transaction.announce(RELEASED);
-            dead.push(id);
+        for (id, seen_at_ms) in &self.0 {
+            if transaction.query_first(sql, &[id.into(), (*seen_at_ms).into()]).await?.is_some() {
+                remove(transaction, id).await?;
+                transaction.announce(RELEASED);
+                dead.push(id.clone());
+            }
         }
         Ok(dead)
+    }
+}
+
+/// What a gateway knows of the others.
+#[derive(Debug, Default)]
+struct Sightings {
+    /// What each was last seen to have written, and since when it has been that.
+    by_id: HashMap<String, (i64, Instant)>,
+    looked_at: Option<Instant>,
+}
+
+impl Sightings {
+    /// Takes in what a look shows that began and ended at these times; returns those that have not changed for the term.
+    fn look(&mut self, found: Vec<Sighting>, began: Instant, ended: Instant) -> Vec<Sighting> {
+        // Who has not looked for a term, because it was paused or the database was away, knows nothing of the others: they
+        // may not have been able to write either.
+        if self.looked_at.replace(ended).is_none_or(|at| began.saturating_duration_since(at) >= LEASE_TERM) {
+            self.by_id.clear();
+        }
+        let before = std::mem::take(&mut self.by_id);
+        let mut silent = Vec::new();
+        for (id, seen_at_ms) in found {
+            let since = match before.get(&id) {
+                Some((same, since)) if *same == seen_at_ms => *since,
+                Some(_) | None => ended,
+            };
+            if began.saturating_duration_since(since) >= LEASE_TERM {
+                silent.push((id.clone(), seen_at_ms));
+            }
+            self.by_id.insert(id, (seen_at_ms, since));
+        }
+        silent
     }
 }
 
@@ -172,9 +235,10 @@ impl Change for Leave {
 pub(crate) async fn keep_alive(queue: Queue) {
     let mut beats = tokio::time::interval(BEAT);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut sightings = Sightings::default();
     loop {
         beats.tick().await;
-        match queue.change(Beat).await {
+        match beat(&queue, &mut sightings).await {
             Ok(dead) => {
                 for id in dead {
                     tracing::warn!(gateway = id, term = ?LEASE_TERM, "a gateway was not seen for the lease term; what it had claimed is released");
@@ -184,6 +248,13 @@ pub(crate) async fn keep_alive(queue: Queue) {
             Err(error) => tracing::debug!(%error, "this gateway's lease was not renewed"),
         }
     }
+}
+
+async fn beat(queue: &Queue, sightings: &mut Sightings) -> Result<Vec<String>, StoreError> {
+    let began = Instant::now();
+    let found = queue.change(Beat).await?;
+    let silent = sightings.look(found, began, Instant::now());
+    if silent.is_empty() { Ok(Vec::new()) } else { queue.change(Sweep(silent)).await }
 }
 
 /// Listens for what other gateways announce, until it is aborted.
@@ -208,5 +279,45 @@ pub(crate) async fn listen(postgres: crate::database::Postgres, signals: Arc<Sig
             Err(error) => tracing::debug!(%error, "cannot listen for announcements"),
         }
         backoff.failed();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn row(seen_at_ms: i64) -> Vec<Sighting> {
+        vec![("other".to_owned(), seen_at_ms)]
+    }
+
+    #[test]
+    fn who_writes_nothing_for_the_term_is_silent_whatever_the_clocks_say() {
+        let (mut sightings, start) = (Sightings::default(), Instant::now());
+        // An hour ahead, an hour back, and the same again: it only counts that it changes.
+        for (second, seen_at_ms) in [(0, 3_600_000), (3, -3_600_000), (6, 3_600_000), (9, 3_600_001), (12, 7)] {
+            let at = start + second * SECOND;
+            assert_eq!(sightings.look(row(seen_at_ms), at, at), [], "after {second} s");
+        }
+        for second in [15, 18, 21] {
+            let at = start + second * SECOND;
+            assert_eq!(sightings.look(row(7), at, at), [], "after {second} s");
+        }
+        let at = start + 22 * SECOND;
+        assert_eq!(sightings.look(row(7), at, at), row(7));
+    }
+
+    #[test]
+    fn who_could_not_look_for_a_term_begins_anew() {
+        let (mut sightings, start) = (Sightings::default(), Instant::now());
+        sightings.look(row(7), start, start);
+        let late = start + 60 * SECOND;
+        assert_eq!(sightings.look(row(7), late, late), []);
+        // A look that took long shows what was then, not what is.
+        let (began, ended) = (late + 9 * SECOND, late + 30 * SECOND);
+        assert_eq!(sightings.look(row(7), began, ended), []);
+        let began = ended + 3 * SECOND;
+        assert_eq!(sightings.look(row(7), began, began), row(7));
     }
 }

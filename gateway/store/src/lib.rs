@@ -17,9 +17,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod api_key;
+pub mod audit;
 pub mod backup;
 mod body;
 mod change;
+mod clock;
 mod database;
 pub mod dead_letter;
 pub mod deduplication;
@@ -29,16 +32,19 @@ mod expiry;
 pub mod idempotency;
 pub mod inbox;
 mod leases;
+mod opening;
 mod options;
 mod place;
 pub mod queue;
 mod reader;
 pub mod receipt;
 pub mod redrive;
+pub mod resource;
 mod schema;
 mod signals;
 mod store;
 mod stored_message;
+pub mod tenant;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod vault;

@@ -94,3 +94,66 @@ impl fmt::Display for Place {
         }
     }
 }
+
+/// The words that differ between a file and a server.
+impl Place {
+    pub(crate) fn whole(&self) -> &'static str {
+        match self {
+            Self::File(_) => "this data folder",
+            Self::Server(_) => "this database",
+        }
+    }
+
+    pub(crate) fn setting(&self) -> &'static str {
+        match self {
+            Self::File(_) => "data_dir",
+            Self::Server(_) => "the store's URL",
+        }
+    }
+
+    pub(crate) fn other(&self) -> &'static str {
+        match self {
+            Self::File(_) => "data_dir to another folder",
+            Self::Server(_) => "the store's URL to another database",
+        }
+    }
+
+    pub(crate) fn permission_remedy(&self) -> &'static str {
+        match self {
+            Self::File(_) => {
+                "let this user read and write the file and its folder, and see that the disk is not mounted read-only"
+            }
+            Self::Server(_) => "let this user own the database's schema (`ALTER SCHEMA public OWNER TO …`)",
+        }
+    }
+
+    pub(crate) fn lock_remedy(&self) -> String {
+        match self {
+            Self::File(path) => format!("`fuser {}`", path.display()),
+            Self::Server(_) => "in pg_stat_activity".to_owned(),
+        }
+    }
+
+    pub(crate) fn damage(&self) -> &'static str {
+        match self {
+            Self::File(_) => "the file is damaged",
+            Self::Server(_) => "the database is damaged",
+        }
+    }
+
+    pub(crate) fn damage_remedy(&self) -> &'static str {
+        match self {
+            Self::File(_) => {
+                "stop the gateway, move the file away (`sqlite3 FILE .recover` may save its records) and start again"
+            }
+            Self::Server(_) => "restore it from a backup, and let nothing but gateways write to it",
+        }
+    }
+
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::File(_) => "see the system's log for failures of the disk, then try again",
+            Self::Server(_) => "see the server's log, then try again",
+        }
+    }
+}

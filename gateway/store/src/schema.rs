@@ -28,6 +28,9 @@ static MIGRATIONS: &[Migration] = &migrations![
     "0005_redrive",
     "0006_receipts",
     "0007_vault",
+    "0008_set_aside",
+    "0009_tenants",
+    "0012_resources",
 ];
 
 /// The version this program writes and reads.

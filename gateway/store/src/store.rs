@@ -178,7 +178,7 @@ impl Store {
             tasks.spawn(expiry::sweep(queue.clone()));
             tasks.spawn(vault::keep_up(Arc::clone(&vault), reader.clone(), Arc::clone(&signals)));
         }
-        let (ledgers, underway) = (Ledgers::default(), UnderwayKeys::default());
+        let (ledgers, underway) = (Ledgers::new(reader.database().clock().clone()), UnderwayKeys::default());
         let tasks = Mutex::new(tasks);
         Self { reader, vault, queue, signals, owner, is_gateway, stop, writer, ledgers, underway, tasks }
     }
@@ -214,6 +214,11 @@ impl Store {
     /// What the question fails with, or what is wrong with the store.
     pub(crate) async fn ask<Q: Question>(&self, question: Q) -> Result<Q::Output, StoreError> {
         self.reader.ask(question).await
+    }
+
+    /// Milliseconds since the Unix epoch by this gateway's clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.reader.database().clock().now_ms()
     }
 
     /// Which database it is in.

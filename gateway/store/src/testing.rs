@@ -3,20 +3,29 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::change::{Change, Transaction};
-use crate::database::Connection;
+use crate::database::{Backend, Connection};
 use crate::error::StoreError;
 use crate::leases::LEASE_TERM;
 use crate::reader::Question;
 use crate::store::Store;
+use crate::vault::DEFAULT_TENANT;
 
-/// After how long a gateway that is not seen is dead.
+pub use crate::clock::Clock;
+
+/// After how long a gateway that writes nothing is dead.
 pub const TERM: Duration = LEASE_TERM;
 
 /// Announced when a dead gateway's claims have been released.
 pub const RELEASED: &str = crate::leases::RELEASED;
+
+/// The store's clock, to be set.
+pub fn clock(store: &Store) -> Clock {
+    store.reader().database().clock().clone()
+}
 
 struct Announce(String);
 
@@ -89,6 +98,19 @@ impl Question for Select {
             None => Err(connection.failed("no row")),
         }
     }
+}
+
+/// Whether other gateways can use the same store.
+pub fn is_shared(store: &Store) -> bool {
+    store.backend() == Backend::Postgres
+}
+
+/// A body as inboxes and queues once kept it: bound to nothing.
+///
+/// # Errors
+/// As [`Vault::seal`](crate::vault::Vault::seal).
+pub fn seal_unbound(store: &Store, body: &[u8]) -> Result<Bytes, StoreError> {
+    store.vault().seal(DEFAULT_TENANT, body, false, &[])
 }
 
 /// Commits a change that announces `topic`.

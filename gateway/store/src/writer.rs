@@ -13,7 +13,6 @@ use crate::database::{Backend, CHANNEL, Connection, Database, Value};
 use crate::error::StoreError;
 use crate::leases::{self, Owner};
 use crate::signals::Signals;
-use crate::vault;
 
 /// Changes that may wait; further callers wait for room.
 const MAX_QUEUED_CHANGES: usize = 1_024;
@@ -194,13 +193,7 @@ impl Writer {
                 if connection.is_broken() || connection.roll_back().await.is_err() {
                     return Err(error);
                 }
-                // Another gateway may have sealed a body with a key it has just made.
-                let is_early = matches!(error, StoreError::UnknownKey { .. })
-                    && vault::reload(&mut connection, self.database.vault()).await?;
                 self.connection = Some(connection);
-                if is_early {
-                    return Err(StoreError::Conflict { place: self.database.place().clone(), doing: "read a body" });
-                }
                 Err(error)
             }
         }

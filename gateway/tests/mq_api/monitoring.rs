@@ -81,3 +81,38 @@ async fn health_and_status_say_how_database_and_server_are() {
     publish.refused(503, "MQ_PUBLISH_FAILED", "closed");
     server.close().await;
 }
+
+#[tokio::test]
+async fn the_queue_service_tells_status_health_metrics_and_lag() {
+    let server = Server::start().await;
+    for name in ["a", "b"] {
+        server.queue(name, json!({})).await;
+    }
+    for n in 0..3 {
+        server.post("/publish", json!({ "queue": "a", "data": n })).await.expect(201);
+    }
+    let consumer = server.consumer("a", "g").await;
+    consumer.claim(1, 1 << 20).await.expect("claimed");
+    server.consumer("a", "h").await;
+    let lag = server.get_below_api("/queue/consumer/lag").await.expect(200);
+    assert_eq!(lag["queues"].as_array().map(Vec::len), Some(1), "only those that are read: {lag}");
+    let queue = &lag["queues"][0];
+    assert_eq!((&queue["queue"], &queue["lag"], &queue["pending"]), (&json!("a"), &json!(3), &json!(1)));
+    assert_eq!((&queue["groups"][0]["group"], &queue["groups"][0]["lag"]), (&json!("g"), &json!(2)));
+    assert_eq!(server.get_below_api("/queue/consumer/lag?queue=b").await.expect(200)["queues"], json!([]));
+    let unknown = server.get_below_api("/queue/consumer/lag?queue=nobody").await;
+    unknown.refused(404, "MQ_QUEUE_NOT_FOUND", "nobody");
+    let both = server.get_below_api("/queue/consumer/lag?queue=a&limit=1").await;
+    both.refused(400, "MQ_INVALID_REQUEST", "`limit`");
+
+    let metrics = server.get_below_api("/queue/metrics").await.expect(200);
+    assert_eq!((&metrics["produced"]["total"], &metrics["windowSeconds"]), (&json!(3), &json!(60)));
+    assert_eq!((&metrics["depth"], &metrics["pending"], &metrics["lag"]), (&json!(3), &json!(1), &json!(5)));
+    assert!(metrics["produced"]["latencyMs"]["p95"].as_f64().is_some_and(|ms| ms > 0.0), "{metrics}");
+    assert!(metrics["consumed"]["errorRate"].is_number(), "{metrics}");
+    assert_eq!(server.get_below_api("/queue/status").await.expect(200)["queues"]["streams"], 2);
+    assert_eq!(server.get_below_api("/queue/health").await.expect(200)["status"], "up");
+    server.store.close().await;
+    assert_eq!(server.get_below_api("/queue/health").await.expect(503)["status"], "down");
+    server.close().await;
+}

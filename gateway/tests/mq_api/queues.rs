@@ -108,3 +108,54 @@ async fn purging_leaves_the_queue_and_its_groups() {
     assert_eq!(server.get("/subscriptions/q:g").await.expect(200)["lag"], 0);
     server.close().await;
 }
+
+#[tokio::test]
+async fn a_queue_holds_ten_thousand_messages_unless_it_says_otherwise() {
+    let server = Server::start().await;
+    server.queue("q", json!({})).await;
+    assert_eq!(server.get("/queues/q").await.expect(200)["retention"]["maxMessages"], 10_000);
+    // As it is shown it can be given back.
+    let unlimited = json!({ "retention": { "maxMessages": null } });
+    assert_eq!(server.put("/queues/q", &unlimited).await.expect(200)["retention"]["maxMessages"], json!(null));
+    assert_eq!(server.put("/queues/q", json!({})).await.expect(200)["retention"]["maxMessages"], json!(null));
+    server.close().await;
+}
+
+#[tokio::test]
+async fn the_configuration_says_what_queues_are_like_that_do_not() {
+    let server = Server::start_with("queue_defaults: { max_messages: 2, max_age: 2d, max_message: 512B }\n").await;
+    server.queue("q", json!({})).await;
+    let queue = server.get("/queues/q").await.expect(200);
+    assert_eq!((&queue["retention"]["maxMessages"], &queue["maxMessageBytes"]), (&json!(2), &json!(512)));
+    assert_eq!(queue["retention"]["maxAgeMs"], 172_800_000);
+    for n in 0..2 {
+        server.post("/publish", json!({ "queue": "q", "data": n })).await.expect(201);
+    }
+    let full = server.post("/publish", json!({ "queue": "q", "data": 3 })).await;
+    full.refused(429, "MQ_QUEUE_FULL", "2 messages");
+    assert!(full.head.contains("retry-after: "), "{full:?}");
+    // Once a group has settled one, there is room.
+    let consumer = server.consumer("q", "g").await;
+    let claimed = consumer.claim(1, 1 << 20).await.expect("claimed");
+    consumer.settle(&[sluicegate_store::queue::Settle::done(claimed[0].token)]).await.expect("settled");
+    server.post("/publish", json!({ "queue": "q", "data": 3 })).await.expect(201);
+    server.queue("own", json!({ "retention": { "maxMessages": 7 } })).await;
+    let own = server.get("/queues/own").await.expect(200);
+    assert_eq!((&own["retention"]["maxMessages"], &own["retention"]["maxAgeMs"]), (&json!(7), &json!(172_800_000)));
+    let reset = server.put("/queues/own", json!({ "maxMessageBytes": null })).await.expect(200);
+    assert_eq!(reset["maxMessageBytes"], 512);
+    server.close().await;
+}
+
+#[tokio::test]
+async fn topics_are_queues_under_another_name() {
+    let server = Server::start().await;
+    server.post("/topics", json!({ "name": "t", "compression": "zstd" })).await.expect(201);
+    assert_eq!(server.get("/topics/t").await.expect(200), server.get("/queues/t").await.expect(200));
+    assert_eq!(server.get("/topics").await.expect(200)["topics"][0]["name"], "t");
+    server.put("/topics/t", json!({ "ttlMs": 60_000 })).await.expect(200);
+    server.post("/topics/t/publish", json!({ "data": 1 })).await.expect(201);
+    assert_eq!(server.delete("/topics/t").await.expect(200), json!({ "deleted": "t" }));
+    server.get("/topics/t").await.refused(404, "MQ_QUEUE_NOT_FOUND", "`t`");
+    server.close().await;
+}

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use sluicegate::api::{self, Api, QueueSchemas};
 use sluicegate::config::{self, Process};
+use sluicegate::in_force::InForce;
 use sluicegate::queue_meters::QueueMeters;
+use sluicegate::queues::AllQueues;
 use sluicegate::server::Snapshot;
 use sluicegate_plugin_host::{HostConfig, PluginHost};
 use sluicegate_store::queue::{Consumer, Keeper, Queues, Start};
@@ -21,11 +23,11 @@ const CONFIG: &str = "
 schemas:
   order:
     inline: { type: object, required: [id], properties: { id: { type: string } } }
-queues:
-  declared: { max_message: 1KiB }
 pipelines:
   p: { source: { stdio: {} }, targets: { out: { stdio: {} } } }
 ";
+
+const QUEUES: &str = "queues:\n  declared: { max_message: 1KiB }\n";
 
 /// Ends when it is dropped.
 pub struct Server {
@@ -76,21 +78,31 @@ impl Answer {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::start_with(QUEUES).await
+    }
+
+    /// With these sections about queues.
+    pub async fn start_with(queues: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("sluicegate.yaml");
-        std::fs::write(&file, CONFIG).expect("written");
+        std::fs::write(&file, format!("{CONFIG}{queues}")).expect("written");
         let config = config::load(&[file], &Process).unwrap_or_else(|wrong| panic!("{wrong}")).config;
         let store = Store::open(&Location::embedded(folder.path().join("data"))).await.expect("a store");
         let store = Arc::new(store);
         let queues = Queues::new(Arc::clone(&store));
         let (snapshot, running) = watch::channel(Arc::default());
         let host = PluginHost::new(HostConfig { max_instances: 1, ..HostConfig::default() }).expect("a host");
-        let (_, config) = watch::channel(Arc::new(config));
+        let config = Arc::new(config);
+        let declared = Arc::clone(&config.queues);
+        let in_force = watch::channel(Arc::new(InForce::of(Arc::clone(&config)))).1;
+        let (_, config) = watch::channel(config);
         let api = Api {
             store: Arc::clone(&store),
             config,
+            in_force,
+            states: watch::channel(Arc::default()).1,
             host,
-            queues: queues.clone(),
+            queues: AllQueues::new(&queues, move || Arc::clone(&declared)),
             meters: Arc::new(QueueMeters::default()),
             schemas: QueueSchemas::default(),
             running,
@@ -101,6 +113,16 @@ impl Server {
         tasks.spawn(async move { axum::serve(listener, api::router(api)).await.expect("served") });
         tasks.spawn(Keeper::new(&queues).run());
         Self { address, store, queues, snapshot, tasks, _folder: folder }
+    }
+
+    /// Of a path below `/api/v1`.
+    pub async fn get_below_api(&self, path: &str) -> Answer {
+        self.call_below_api("GET", path, "").await
+    }
+
+    /// On a path below `/api/v1`.
+    pub async fn call_below_api(&self, method: &str, path: &str, body: impl ToString) -> Answer {
+        self.send(method, &format!("/api/v1{path}"), "", &body.to_string()).await
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -125,8 +147,12 @@ impl Server {
 
     /// `path` is below `/api/v1/mq`; `headers` are whole lines.
     pub async fn call_with(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        self.send(method, &format!("/api/v1/mq{path}"), headers, body).await
+    }
+
+    async fn send(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
         let head = format!(
-            "{method} /api/v1/mq{path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+            "{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
             body.len()
         );
         let mut stream = TcpStream::connect(self.address).await.expect("connected");

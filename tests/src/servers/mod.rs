@@ -13,7 +13,7 @@ mod server;
 
 use tokio::sync::OnceCell;
 
-pub use postgres_server::Postgres;
+pub use postgres_server::{Certificate, Postgres};
 pub use rabbitmq_server::{RabbitMq, connect as connect_to_rabbitmq};
 pub use redis_server::Redis;
 

@@ -1,6 +1,6 @@
 //! A private PostgreSQL.
 
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,12 +18,33 @@ pub struct Postgres {
     server: Option<Server>,
 }
 
+/// What a server shows to who connects with TLS.
+#[derive(Debug)]
+pub struct Certificate<'a> {
+    /// The certificate.
+    pub file: &'a Path,
+    /// Its key.
+    pub key_file: &'a Path,
+}
+
 impl Postgres {
     /// Starts one of the caller's own.
     ///
     /// # Errors
     /// When PostgreSQL is missing or does not answer, with its log.
     pub async fn start() -> Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// As [`start`](Self::start), for TLS alone, with this certificate (PEM).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub async fn start_with_tls(certificate: &Certificate<'_>) -> Result<Self> {
+        Self::start_with(Some(certificate)).await
+    }
+
+    async fn start_with(certificate: Option<&Certificate<'_>>) -> Result<Self> {
         let port = Port::reserve()?;
         let folder = tempfile::Builder::new().prefix("sluicegate-postgres-").tempdir()?;
         let (programs, data) = (newest_programs()?, folder.path().join("data"));
@@ -40,6 +61,16 @@ impl Postgres {
         command.args(server_user.arguments(&postgres));
         command.arg("-D").arg(&data).args(["-p", &port.number().to_string()]);
         command.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]).current_dir(&data);
+        if let Some(certificate) = certificate {
+            let (file, key_file) = (data.join("server.pem"), data.join("server.key.pem"));
+            std::fs::copy(certificate.file, &file)?;
+            std::fs::copy(certificate.key_file, &key_file)?;
+            // Others may not read the key, or the server refuses it.
+            std::fs::set_permissions(&key_file, std::fs::Permissions::from_mode(0o600))?;
+            server_user.own(&file, &key_file)?;
+            std::fs::write(data.join("pg_hba.conf"), "hostssl all all 127.0.0.1/32 trust\n")?;
+            command.args(["-c", "ssl=on", "-c", "ssl_cert_file=server.pem", "-c", "ssl_key_file=server.key.pem"]);
+        }
         let program = Program {
             name: "postgres",
             command,
@@ -116,7 +147,7 @@ impl ServerUser {
         Ok(Self::Postgres { uid: number("-u", &["postgres"])?, gid: number("-g", &["postgres"])? })
     }
 
-    /// Gives it its data folder, below one it may pass through.
+    /// Gives it its data folder, below one it may pass through, or two files.
     fn own(&self, folder: &Path, data: &Path) -> Result<()> {
         if let Self::Postgres { uid, gid } = self {
             for path in [folder, data] {

@@ -1,4 +1,4 @@
-//! Numbered messages in queues, streams and files: what a test puts in and what it finds.
+//! Numbered messages in queues, streams, files and inboxes: what a test puts in and what it finds.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -12,6 +12,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use redis::aio::MultiplexedConnection;
 use serde_json::Value;
 use sluicegate_tests::eventually;
+use sluicegate_tests::gateway::Gateway;
 use sluicegate_tests::servers::{RabbitMq, Redis};
 
 /// How long messages may take on a busy machine of two cores.
@@ -98,4 +99,24 @@ pub async fn await_stream(server: &Redis, stream: &str, expected: Range<usize>, 
         ensure_all(&numbers_in_stream(server, stream).await?, expected.clone())
     })
     .await;
+}
+
+/// How many messages wait in the inboxes of a gateway, by the word of its store: the database at this URL, or the
+/// one in its folder.
+pub async fn in_inbox(gateway: &Gateway, store: Option<&str>) -> Result<u64> {
+    const COUNT: &str = "SELECT count(*) FROM inbox";
+    let Some(url) = store else {
+        let path = gateway.folder().join("data/sluicegate.sqlite");
+        let counted = tokio::task::spawn_blocking(move || {
+            let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+            rusqlite::Connection::open_with_flags(path, flags)?.query_row(COUNT, [], |row| row.get::<_, i64>(0))
+        });
+        return Ok(u64::try_from(counted.await??)?);
+    };
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    let driving = tokio::spawn(connection);
+    let count: i64 = client.query_one(COUNT, &[]).await?.get(0);
+    drop(client);
+    driving.await??;
+    Ok(u64::try_from(count)?)
 }

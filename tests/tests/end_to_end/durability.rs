@@ -1,19 +1,17 @@
 //! What the gateway has accepted it keeps: through SIGKILL, restarts, dead targets and the death of another gateway.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use sluicegate_tests::eventually;
 use sluicegate_tests::gateway::{Gateway, http_client};
 use sluicegate_tests::servers;
 use sluicegate_tests::webhook::Webhook;
-use tokio::task::JoinSet;
 
 use crate::clients::{ARRIVAL_LIMIT, body, ensure_all, numbers_in_file};
+use crate::posting::{Posting, await_all};
 
 /// Ingestion answered 202, to a webhook.
 fn spooled(store: Option<&str>, hook: &str) -> String {
@@ -27,83 +25,6 @@ fn spooled(store: Option<&str>, hook: &str) -> String {
     max_in_flight: 64
 "
     )
-}
-
-/// Clients that post numbers, each once, and remember which were answered 202.
-struct Posting {
-    accepted: Arc<Mutex<BTreeSet<usize>>>,
-    stop: Arc<AtomicBool>,
-    clients: JoinSet<()>,
-}
-
-impl Posting {
-    /// `count` clients that post to these in turns. A number whose request fails is not posted again: nobody knows what
-    /// became of it.
-    fn start(urls: Vec<String>, count: usize) -> Result<Self> {
-        let (accepted, stop) = (Arc::<Mutex<BTreeSet<usize>>>::default(), Arc::<AtomicBool>::default());
-        let next = Arc::new(AtomicUsize::new(0));
-        let mut clients = JoinSet::new();
-        let client = http_client()?;
-        for _ in 0..count {
-            let (urls, client, next) = (urls.clone(), client.clone(), Arc::clone(&next));
-            let (accepted, stop) = (Arc::clone(&accepted), Arc::clone(&stop));
-            clients.spawn(async move {
-                while !stop.load(Ordering::Relaxed) {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let request = client.post(&urls[number % urls.len()]).body(body(number));
-                    match request.timeout(Duration::from_secs(10)).send().await {
-                        Ok(answer) if answer.status() == 202 => {
-                            accepted.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
-                        }
-                        // Refused, or the gateway is gone for the moment.
-                        Ok(_) | Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-                    }
-                }
-            });
-        }
-        Ok(Self { accepted, stop, clients })
-    }
-
-    fn accepted(&self) -> usize {
-        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Waits until that many more were accepted.
-    async fn await_more(&self, more: usize) {
-        let wanted = self.accepted() + more;
-        eventually("more messages are accepted", ARRIVAL_LIMIT, async || {
-            let accepted = self.accepted();
-            ensure!(accepted >= wanted, "{accepted} of {wanted}");
-            Ok(())
-        })
-        .await;
-    }
-
-    async fn stop(mut self) -> BTreeSet<usize> {
-        self.stop.store(true, Ordering::Relaxed);
-        while self.clients.join_next().await.is_some() {}
-        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-fn numbers(hook: &Webhook) -> Result<Vec<usize>> {
-    let received = hook.received().into_iter().filter(|request| request.status.is_success());
-    received
-        .map(|request| {
-            let value: Value = serde_json::from_slice(&request.body)?;
-            Ok(usize::try_from(value["number"].as_u64().context("no number")?)?)
-        })
-        .collect()
-}
-
-async fn await_all(hook: &Webhook, accepted: &BTreeSet<usize>, limit: Duration) {
-    eventually("everything accepted is delivered", limit, async || {
-        let delivered: BTreeSet<usize> = numbers(hook)?.into_iter().collect();
-        let missing: Vec<&usize> = accepted.difference(&delivered).collect();
-        ensure!(missing.is_empty(), "{} of {} are missing, from {:?}", missing.len(), accepted.len(), missing.first());
-        Ok(())
-    })
-    .await;
 }
 
 async fn killed_again_and_again(store: Option<String>) -> Result<()> {
@@ -191,32 +112,6 @@ async fn a_dead_target_holds_neither_its_source_nor_the_other_targets() -> Resul
     gateway.restart().await?;
     hook.restart().await?;
     await_all(&hook, &(0..2_000).collect(), ARRIVAL_LIMIT).await;
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_delayed_message_fires_on_time_though_the_gateway_was_killed_meanwhile() -> Result<()> {
-    let hook = Webhook::start().await?;
-    let mut gateway = Gateway::start(&spooled(None, &hook.url())).await?;
-    let due = SystemTime::now() + Duration::from_secs(8);
-    let due_ms = i64::try_from(due.duration_since(UNIX_EPOCH)?.as_millis())?;
-    let event = format!(
-        r#"{{"specversion":"1.0","id":"late","source":"/test","type":"t","deliverytime":"{}","data":{{"number":7}}}}"#,
-        jiff::Timestamp::from_millisecond(due_ms)?
-    );
-    let request = http_client()?.post(gateway.url("/ingest/orders")).body(event);
-    let answer = request.header("content-type", "application/cloudevents+json").send().await?;
-    assert_eq!(answer.status(), 202);
-    gateway.kill()?;
-    gateway.restart().await?;
-    assert_eq!(numbers(&hook)?, Vec::<usize>::new());
-    eventually("it arrives", Duration::from_secs(30), async || {
-        ensure!(!hook.received().is_empty(), "it has not");
-        Ok(())
-    })
-    .await;
-    let late = SystemTime::now().duration_since(due).context("it came before its time")?;
-    assert!(late < Duration::from_secs(1), "{late:?} late");
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sluicegate_store::{Location, Store};
+use sluicegate_store::{Location, Store, testing};
 use sluicegate_tests::{servers, unique};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -12,13 +12,15 @@ pub struct Fresh {
     pub location: Location,
     /// In what is printed when a test fails.
     pub name: &'static str,
+    /// Of a database of a server.
+    pub url: Option<String>,
     _folder: Option<TempDir>,
 }
 
 impl Fresh {
     pub fn sqlite() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { location: Location::embedded(folder.path()), name: "SQLite", _folder: Some(folder) }
+        Self { location: Location::embedded(folder.path()), name: "SQLite", url: None, _folder: Some(folder) }
     }
 
     /// A database of the shared server.
@@ -30,11 +32,21 @@ impl Fresh {
     pub async fn postgres_on(server_url: &str) -> Self {
         let name = unique("store");
         spoil(server_url, &format!("CREATE DATABASE \"{name}\" TEMPLATE template0 ENCODING 'UTF8'")).await;
-        Self { location: Location::shared(database_url(server_url, &name)), name: "PostgreSQL", _folder: None }
+        let url = database_url(server_url, &name);
+        Self { location: Location::shared(&url), name: "PostgreSQL", url: Some(url), _folder: None }
     }
 
     pub async fn open(&self) -> Store {
         Store::open(&self.location).await.unwrap()
+    }
+}
+
+/// Bytes as a value within a statement.
+pub fn blob(store: &Store, bytes: &[u8]) -> String {
+    let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    match testing::is_shared(store) {
+        true => format!("decode('{digits}', 'hex')"),
+        false => format!("x'{digits}'"),
     }
 }
 

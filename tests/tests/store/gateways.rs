@@ -133,7 +133,7 @@ async fn a_server_that_cannot_be_used_is_an_error_with_a_remedy_and_without_the_
         ("postgres://postgres:hush@127.0.0.1:1/postgres".to_owned(), "see that PostgreSQL runs"),
         (database_url(&server, "no-such-database"), "check user, password and database"),
         (nobody, "check user, password and database"),
-        (format!("{server}?sslmode=verify-full"), "see that PostgreSQL runs"),
+        (format!("{server}?sslmode=verify-full"), "set sslmode=disable"),
     ] {
         let refused = Store::open(&Location::shared(&url)).await.err().unwrap().to_string();
         assert!(refused.contains(remedy) && !refused.contains("hush"), "{url}: {refused}");

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
-use sluicegate_engine::message::{Body, Message};
+use sluicegate_engine::message::{Body, Message, now_ms};
 
 use super::attribute_headers::{self, PREFIX};
 use super::config::{Format, KeyFrom};
@@ -16,6 +16,9 @@ use crate::{envelope, json_text};
 
 /// Headers of which one says that a request means to be a CloudEvent in binary mode.
 const BINARY_MARKS: [&str; 4] = ["ce-specversion", "ce-id", "ce-source", "ce-type"];
+
+/// How far ahead a message's delivery time may be.
+const LONGEST_DELAY_MS: u64 = 30 * 86_400_000;
 
 /// How a request carries messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +82,7 @@ pub(super) fn messages(
         Shape::Batch => batch(&body, settings.max_body_bytes, max_batch_messages)?,
         Shape::Envelope => vec![envelope::decode(&body, &settings.pipeline).map_err(invalid_envelope)?],
     };
+    check_delivery_times(shape, &messages)?;
     let transport = Transport::read(headers);
     for message in &mut messages {
         transport.fill(message);
@@ -87,6 +91,32 @@ pub(super) fn messages(
         }
     }
     Ok(messages)
+}
+
+/// What is to wait longer than anything may wait is refused while its sender can still be told.
+fn check_delivery_times(shape: Shape, messages: &[Message]) -> Result<(), ProblemDetails> {
+    let latest_ms = now_ms().saturating_add(LONGEST_DELAY_MS);
+    let late = messages.iter().enumerate().filter(|(_, message)| message.deliver_at_ms > Some(latest_ms));
+    let errors: Vec<PointedError> = late
+        .map(|(index, _)| {
+            let text = "is more than 30 days ahead";
+            match shape {
+                Shape::Raw | Shape::Binary => PointedError::in_header(format!("{PREFIX}deliverytime"), text),
+                Shape::Structured => PointedError::in_body("/deliverytime", text),
+                Shape::Batch => PointedError::in_body(format!("/{index}/deliverytime"), text),
+                Shape::Envelope => PointedError::in_body("/metadata/$deliverAt", text),
+            }
+        })
+        .collect();
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let code = match shape {
+        Shape::Raw | Shape::Binary | Shape::Structured | Shape::Batch => ProblemCode::InvalidEvent,
+        Shape::Envelope => ProblemCode::InvalidEnvelope,
+    };
+    let detail = "a message is held for 30 days at most; send it again with an earlier time, or closer to that time";
+    Err(ProblemDetails::new(code, detail).with_errors(errors))
 }
 
 fn raw(settings: &PathSettings, headers: &HeaderMap, body: Bytes) -> Result<Message, ProblemDetails> {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::super::config::SourceConfig;
+use super::super::problem::Place;
 use super::*;
 
 const EVENT: &str = r#"{"specversion":"1.0","id":"e-1","source":"/shop","type":"order.created","data":{"a":1}}"#;
@@ -42,6 +43,21 @@ fn a_raw_body_is_kept_whatever_it_is() {
     }
     let (first, second) = (one(&json!({}), &[], "x"), one(&json!({}), &[], "x"));
     assert_ne!(first.id, second.id);
+}
+
+#[test]
+fn a_delivery_time_more_than_30_days_ahead_is_refused_at_its_place() {
+    let at = |ahead_ms: u64| cloudevents::print_time(now_ms() + ahead_ms);
+    let event = |at: &str| EVENT.replace("\"data\"", &format!("\"deliverytime\":\"{at}\",\"data\""));
+    let (within, beyond) = (event(&at(LONGEST_DELAY_MS - 60_000)), event(&at(LONGEST_DELAY_MS + 60_000)));
+    let structured = [("content-type", EVENT_MEDIA_TYPE)];
+    assert!(one(&json!({}), &structured, &within).deliver_at_ms.is_some());
+    let problem = read(&json!({}), &structured, &beyond).expect_err("too far ahead");
+    assert_eq!(problem.errors(), [PointedError::in_body("/deliverytime", "is more than 30 days ahead")]);
+    let batch = [("content-type", BATCH_MEDIA_TYPE)];
+    let problem = read(&json!({}), &batch, &format!("[{within},{beyond}]")).expect_err("one is too far ahead");
+    assert_eq!((problem.status().as_u16(), problem.errors().len()), (400, 1));
+    assert_eq!(problem.errors()[0].place, Place::Body("/1/deliverytime".to_owned()));
 }
 
 #[test]

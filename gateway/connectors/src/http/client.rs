@@ -1,4 +1,5 @@
-//! The HTTP client of webhooks: TLS by rustls with ring, no redirects, no proxy from the environment.
+//! The HTTP client of webhooks: TLS by rustls with ring, no redirects, no proxy from the environment, and no address out of
+//! [reach](super::reach).
 
 use std::error::Error;
 use std::path::Path;
@@ -11,21 +12,41 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use sluicegate_engine::failure::Failure;
 
+use super::reach::{Guarded, Lookup, Reach, SystemLookup};
+
 /// How long an unused connection is kept.
 const POOL_IDLE: Duration = Duration::from_secs(60);
 
 /// Largest file of trusted certificates.
 const MAX_CA_FILE_BYTES: u64 = 1 << 20;
 
-/// A client that keeps at most `max_idle` unused connections.
+/// How a client connects.
+pub(super) struct Settings<'c> {
+    /// The certificates to trust, instead of the public authorities.
+    pub ca_file: Option<&'c Path>,
+    /// For making a connection.
+    pub connect_timeout: Duration,
+    /// Most unused connections that are kept.
+    pub max_idle: usize,
+    /// Which addresses it may connect to.
+    pub reach: Reach,
+    /// How hosts are looked up.
+    pub lookup: Arc<dyn Lookup>,
+}
+
+impl Settings<'_> {
+    /// Anywhere, trusting the public authorities.
+    pub fn new(connect_timeout: Duration, max_idle: usize) -> Self {
+        Self { ca_file: None, connect_timeout, max_idle, reach: Reach::Anywhere, lookup: Arc::new(SystemLookup) }
+    }
+}
+
+/// A client. A URL whose host is an address is to be [judged](Reach::check) by who uses it.
 ///
 /// # Errors
 /// When `ca_file` cannot be read or has no certificates.
-pub(super) async fn build(
-    ca_file: Option<&Path>,
-    connect_timeout: Duration,
-    max_idle: usize,
-) -> Result<Client, Failure> {
+pub(super) async fn build(settings: Settings<'_>) -> Result<Client, Failure> {
+    let Settings { ca_file, connect_timeout, max_idle, reach, lookup } = settings;
     let mut roots = RootCertStore::empty();
     match ca_file {
         Some(file) => trust(&mut roots, file).await?,
@@ -36,7 +57,9 @@ pub(super) async fn build(
         .map_err(|error| Failure::permanent(format!("preparing TLS for webhooks: {error}")))?
         .with_root_certificates(roots)
         .with_no_client_auth();
+    let resolver = Guarded { reach: Arc::new(reach), lookup };
     Client::builder()
+        .dns_resolver(Arc::new(resolver))
         .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
         .no_proxy()

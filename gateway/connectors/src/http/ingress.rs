@@ -83,6 +83,8 @@ struct Shared {
 /// A path: the pipeline that listens there now, if one does.
 struct Place {
     live: watch::Sender<Option<Arc<Live>>>,
+    /// The name of the last one.
+    pipeline: Arc<str>,
     /// Since when none does.
     empty_since: Option<Instant>,
 }
@@ -214,20 +216,29 @@ impl Ingress {
         let limits = &self.0.limits;
         let (queue, queued) = mpsc::channel(limits.max_queued_messages.max(limits.max_batch_messages).max(1));
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let path = Arc::clone(&settings.path);
+        let (path, pipeline) = (Arc::clone(&settings.path), Arc::clone(&settings.pipeline));
         let live = Arc::new(Live { id, settings, queue });
         let mut paths = self.0.paths.write().unwrap_or_else(PoisonError::into_inner);
         paths.retain(|_, place| !place.is_forgotten(limits));
         match paths.get_mut(&path) {
             Some(place) => {
                 place.empty_since = None;
+                place.pipeline = pipeline;
                 place.live.send_replace(Some(live));
             }
             None => {
-                paths.insert(Arc::clone(&path), Place { live: watch::Sender::new(Some(live)), empty_since: None });
+                let live = watch::Sender::new(Some(live));
+                paths.insert(Arc::clone(&path), Place { live, pipeline, empty_since: None });
             }
         }
         Registration { ingress: self.clone(), path, id, queued }
+    }
+
+    /// The name of the pipeline that listens at `path`, now or a moment ago.
+    pub fn pipeline_at(&self, path: &str) -> Option<Arc<str>> {
+        let paths = self.0.paths.read().unwrap_or_else(PoisonError::into_inner);
+        let place = paths.get(path).filter(|place| !place.is_forgotten(&self.0.limits))?;
+        Some(Arc::clone(&place.pipeline))
     }
 
     /// Who listens at `path`.

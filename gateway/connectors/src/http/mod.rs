@@ -53,7 +53,8 @@
 //! and the CloudEvents attributes as percent-encoded `ce-` headers; `structured`, one JSON event; `raw`, the body and
 //! those of the message's headers that HTTP can carry, except the ones listed above, `webhook-…` and `ce-…`. Every
 //! request has `webhook-id`, the same on each attempt; with a `signing_secret` it is signed as Standard Webhooks say
-//! ([`signature`]). Redirects are not followed. 408, 425, 429, 5xx and no answer at all are transient (`Retry-After` is
+//! ([`signature`]). Redirects are not followed. A tenant's webhook reaches addresses of the public internet only, one in the
+//! operator's files any address unless `allow_private: false` ([`reach`]). 408, 425, 429, 5xx and no answer at all are transient (`Retry-After` is
 //! respected up to an hour), all else is permanent.
 
 mod admission;
@@ -63,11 +64,13 @@ mod binding;
 mod body;
 mod client;
 mod config;
+mod fetch;
 mod handover;
 mod idempotency;
 mod ingress;
 mod message_headers;
 mod problem;
+pub mod reach;
 mod receive;
 mod retry_after;
 mod server;
@@ -79,11 +82,12 @@ mod target;
 mod target_config;
 
 pub use config::{Format, KeyFrom, LARGEST_MAX_BODY_BYTES, LONGEST_TIMEOUT, Respond, SourceConfig};
+pub use fetch::fetch;
 pub use idempotency::MAX_KEY_BYTES;
 pub use ingress::{Ingress, IngressLimits};
 pub use problem::{MAX_LISTED_ERRORS, PROBLEM_JSON, Place, PointedError, ProblemCode, ProblemDetails};
 pub use retry_after::{MAX_RETRY_AFTER, parse_retry_after};
-pub use server::{BodyReadTimeout, ServerLimits, serve};
+pub use server::{BodyReadTimeout, PeerAddress, ServerLimits, serve};
 pub use source::HttpSource;
 pub use spool::{Admission, Admitted, Backlog, Fingerprint, Idempotency, Recalled, Refusal, Spool, StoredAnswer};
 pub use target::HttpTarget;

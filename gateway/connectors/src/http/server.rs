@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -69,6 +70,10 @@ impl Default for ServerLimits {
     }
 }
 
+/// Where a request's connection comes from, among the request's extensions. A proxy in between is what is seen here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerAddress(pub IpAddr);
+
 /// A body that was not complete in time, as the cause of the body's error.
 #[derive(Debug, thiserror::Error)]
 #[error("the request's body was not complete {limit:?} after its headers")]
@@ -105,9 +110,10 @@ pub async fn serve(
             () = &mut shutdown => break,
             Some(ended) = connections.join_next(), if !connections.is_empty() => report(ended),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     if let Some((app, place)) = server.admit() {
-                        connections.spawn(connection(stream, app, server.limits.clone(), stopping.clone(), place));
+                        let peer = PeerAddress(peer.ip().to_canonical());
+                        connections.spawn(connection(stream, peer, app, server.limits.clone(), stopping.clone(), place));
                     }
                 }
                 Err(error) => pause_after(&error).await,
@@ -180,6 +186,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 async fn connection(
     stream: TcpStream,
+    peer: PeerAddress,
     app: Router,
     limits: ServerLimits,
     mut stopping: watch::Receiver<bool>,
@@ -191,7 +198,8 @@ async fn connection(
     let app = TowerToHyperService::new(app);
     let body_read = limits.body_read;
     let service = service_fn(move |request: Request<Incoming>| {
-        let request = request.map(|body| Body::new(TimedBody::new(body, body_read)));
+        let mut request = request.map(|body| Body::new(TimedBody::new(body, body_read)));
+        request.extensions_mut().insert(peer);
         let answer = app.call(request);
         async move { Ok::<_, Infallible>(answer.await.into_response()) }
     });

@@ -14,6 +14,8 @@ use sluicegate_engine::failure::Failure;
 use sluicegate_engine::message::{Message, now_ms};
 use sluicegate_engine::target::{Batching, Outlet, Target};
 
+use super::client::Settings;
+use super::reach::{OutOfReach, Reach};
 use super::retry_after::parse_retry_after;
 use super::signature::{sign, signing_key, webhook_id};
 use super::target_config::{TargetConfig, WebhookFormat, WebhookMethod, WebhookUrl};
@@ -38,12 +40,14 @@ const MIN_HIDDEN_BYTES: usize = 4;
 pub struct HttpTarget {
     config: TargetConfig,
     base_dir: PathBuf,
+    reach: Reach,
 }
 
 impl HttpTarget {
     /// Not yet connected.
     pub fn new(config: &TargetConfig, context: &BuildContext) -> Self {
-        Self { config: config.clone(), base_dir: context.base_dir.clone() }
+        let reach = config.reach(context.is_tenants());
+        Self { config: config.clone(), base_dir: context.base_dir.clone(), reach }
     }
 }
 
@@ -52,8 +56,17 @@ impl Target for HttpTarget {
     async fn connect(&mut self) -> Result<Arc<dyn Outlet>, Failure> {
         let config = &self.config;
         let ca_file = config.tls.ca_file.as_ref().map(|file| self.base_dir.join(file));
-        let client = client::build(ca_file.as_deref(), config.connect_timeout.0, config.max_concurrent).await?;
-        Ok(Arc::new(Webhook::new(config, client)?))
+        let settings = Settings {
+            ca_file: ca_file.as_deref(),
+            reach: self.reach.clone(),
+            ..Settings::new(config.connect_timeout.0, config.max_concurrent)
+        };
+        let client = client::build(settings).await?;
+        let webhook = Webhook::new(config, client)?;
+        self.reach
+            .check(&webhook.url)
+            .map_err(|error| Failure::permanent(format!("preparing the webhook {}: {error}", config.url)))?;
+        Ok(Arc::new(webhook))
     }
 
     fn batching(&self) -> Batching {
@@ -184,6 +197,14 @@ impl Webhook {
 
     /// No answer at all: the receiver may or may not have the message, so that it is tried again with the same id.
     fn unanswered(&self, error: reqwest::Error) -> Failure {
+        if OutOfReach::caused(&error) {
+            return Failure::permanent(format!(
+                "{} {}: {}; let its host have a public address, or let the operator grant a target",
+                self.method,
+                self.shown,
+                client::causes(&error.without_url())
+            ));
+        }
         let problem = if error.is_timeout() {
             format!("no answer came within {:?}", self.timeout)
         } else if error.is_connect() {

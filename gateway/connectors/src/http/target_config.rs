@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::config::problem;
 use super::message_headers::is_reserved_outgoing;
+use super::reach::{MAX_NETWORKS, Reach, parse_network};
 use super::signature::signing_key;
 use crate::quantity::{Secret, Span};
 use crate::registry::{Problem, Promise};
@@ -54,6 +55,15 @@ pub struct TargetConfig {
     /// How the other side's certificate is checked.
     #[serde(default)]
     pub tls: TlsConfig,
+    /// Whether private, loopback, link-local and other addresses that do not belong to the public internet may be called;
+    /// true unless given. It is judged after the host is looked up, and the request goes to the address that was judged.
+    /// Webhooks of tenants never may.
+    #[serde(default = "default_allow_private")]
+    pub allow_private: bool,
+    /// With `allow_private: false`: networks that may be called all the same, such as `10.1.0.0/16`.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub allow_networks: Vec<String>,
 }
 
 /// The method of a webhook's requests.
@@ -150,6 +160,10 @@ fn default_max_concurrent() -> usize {
     16
 }
 
+fn default_allow_private() -> bool {
+    true
+}
+
 impl TargetConfig {
     /// All mistakes that show without I/O.
     pub fn problems(&self) -> Vec<Problem> {
@@ -190,7 +204,50 @@ impl TargetConfig {
             ));
         }
         self.header_problems(&mut problems);
+        self.reach_problems(&mut problems);
         problems
+    }
+
+    fn reach_problems(&self, problems: &mut Vec<Problem>) {
+        for (index, network) in self.allow_networks.iter().enumerate() {
+            if parse_network(network).is_none() {
+                problems.push(problem(
+                    &format!("/allow_networks/{index}"),
+                    format!("`{network}` is not a network"),
+                    "for example `10.1.0.0/16`, `fd00::/8` or a single address",
+                ));
+            }
+        }
+        if self.allow_networks.len() > MAX_NETWORKS {
+            problems.push(problem(
+                "/allow_networks",
+                "there are too many networks",
+                format!("use at most {MAX_NETWORKS}"),
+            ));
+        }
+        if self.allow_private && !self.allow_networks.is_empty() {
+            problems.push(problem(
+                "/allow_networks",
+                "all networks are allowed already",
+                "add `allow_private: false` to allow only these, or leave them out",
+            ));
+        }
+        if let Some(url) = self.url.parse()
+            && let Err(out_of_reach) = self.reach(false).check(&url)
+        {
+            problems.push(problem("/url", out_of_reach.to_string(), "put its network into `allow_networks`"));
+        }
+    }
+
+    /// Which addresses it may call: a tenant's webhook only public ones, whatever it says.
+    pub(super) fn reach(&self, is_tenants: bool) -> Reach {
+        match (is_tenants, self.allow_private) {
+            (true, _) => Reach::Public { and: Vec::new() },
+            (false, true) => Reach::Anywhere,
+            (false, false) => {
+                Reach::Public { and: self.allow_networks.iter().filter_map(|network| parse_network(network)).collect() }
+            }
+        }
     }
 
     fn header_problems(&self, problems: &mut Vec<Problem>) {
@@ -282,6 +339,22 @@ mod tests {
                 "/headers/x-a"
             ]
         );
+    }
+
+    #[test]
+    fn a_tenants_webhook_reaches_public_addresses_only_and_the_operators_what_it_says() {
+        let local = "127.0.0.1".parse().expect("an address");
+        let open = config(serde_json::json!({ "url": "http://127.0.0.1:9000/hook" }));
+        assert!(open.reach(false).allows(local) && !open.reach(true).allows(local));
+        let closed = config(serde_json::json!({ "url": "http://127.0.0.1/", "allow_private": false }));
+        assert_eq!(closed.problems()[0].pointer, "/url");
+        let listed = serde_json::json!({ "url": "http://127.0.0.1/", "allow_private": false, "allow_networks": ["127.0.0.0/8"] });
+        let listed = config(listed);
+        assert_eq!(listed.problems(), []);
+        assert!(listed.reach(false).allows(local) && !listed.reach(true).allows(local));
+        let wrong = config(serde_json::json!({ "url": "http://a/", "allow_networks": ["10/8", "::/0"] }));
+        let pointers: Vec<_> = wrong.problems().into_iter().map(|problem| problem.pointer).collect();
+        assert_eq!(pointers, ["/allow_networks/0", "/allow_networks"]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::*;
 async fn webhook(json: serde_json::Value) -> Webhook {
     let config: TargetConfig = serde_json::from_value(json).unwrap();
     assert_eq!(config.problems(), []);
-    Webhook::new(&config, client::build(None, Duration::from_secs(1), 1).await.unwrap()).unwrap()
+    Webhook::new(&config, client::build(client::Settings::new(Duration::from_secs(1), 1)).await.unwrap()).unwrap()
 }
 
 fn message() -> Message {
@@ -85,7 +85,8 @@ async fn an_excerpt_is_one_short_line_without_secrets() {
 async fn certificates_to_trust_have_to_be_there() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("ca.pem");
-    let build = async || client::build(Some(&file), Duration::from_secs(1), 1).await.map(|_| ()).unwrap_err();
+    let settings = || client::Settings { ca_file: Some(&file), ..client::Settings::new(Duration::from_secs(1), 1) };
+    let build = async || client::build(settings()).await.map(|_| ()).unwrap_err();
     assert!(build().await.text.contains("check `tls: ca_file`"));
     std::fs::write(&file, "not a certificate").unwrap();
     let failure = build().await;

@@ -7,6 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
 use super::declaration::{Backend, Declaration, Kind, is_name};
+use super::defaults::{Defaults, Length};
 use super::either;
 use crate::quantity::Span;
 use crate::redis;
@@ -14,6 +15,8 @@ use crate::registry::{Problem, Promise};
 
 const LONGEST_DELAY: Duration = Duration::from_secs(30 * 86_400);
 const HIGHEST_PRIORITY: u8 = 9;
+/// A group that is paused gives out what is added until its present read has ended.
+const LONGEST_READ: Span = Span::millis(500);
 
 /// A queue of the section `queues`, read as a member of a group: its name, or more.
 #[derive(Debug, Clone, PartialEq)]
@@ -160,6 +163,8 @@ impl SourceConfig {
             tls: backend.tls.clone(),
             group: self.group.clone(),
             start,
+            block: LONGEST_READ,
+            claim_after: backend.consumer_timeout.unwrap_or(Defaults::default().consumer_timeout),
             ..redis::SourceConfig::new(backend.url.clone(), Declaration::stream(&self.name))
         })
     }
@@ -214,7 +219,7 @@ impl TargetConfig {
     pub(super) fn redis(&self, declaration: &Declaration) -> Option<redis::TargetConfig> {
         let backend = declaration.redis()?;
         Some(redis::TargetConfig {
-            max_len: declaration.retention.max_messages,
+            max_len: declaration.retention.max_messages.and_then(Length::messages),
             username: backend.username.clone(),
             password: backend.password.clone(),
             tls: backend.tls.clone(),

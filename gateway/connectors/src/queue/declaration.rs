@@ -1,22 +1,24 @@
 //! How a queue is declared in the section `queues`.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
 use super::config::problem;
+use super::defaults::{CONSUMER_TIMEOUTS, Defaults, Length};
 use super::either;
 use crate::quantity::{Secret, Size, Span};
 use crate::redis;
 use crate::registry::Problem;
 
 const MAX_NAME_CHARS: usize = 128;
-const LONGEST_AGE: Span = Span::secs(3_650 * 86_400);
-const LEAST_AGE: Span = Span::secs(1);
+pub(super) const LONGEST_AGE: Span = Span::secs(3_650 * 86_400);
+pub(super) const LEAST_AGE: Span = Span::secs(1);
 const LONGEST_DELAY: Duration = Duration::from_secs(30 * 86_400);
-const LARGEST_MESSAGE: Size = Size(64 << 20);
+pub(super) const LARGEST_MESSAGE: Size = Size(64 << 20);
 
 /// A durable queue: messages stay in it for as long as `retention` says, and each group reads them on its own.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
@@ -27,8 +29,8 @@ pub struct Declaration {
     pub kind: Kind,
     /// How long and how much is kept.
     pub retention: Retention,
-    /// Largest message, body, attributes and headers together, 1B to 64MiB.
-    pub max_message: Size,
+    /// Largest message, body, attributes and headers together, 1B to 64MiB; as `queue_defaults` says if left out.
+    pub max_message: Option<Size>,
     /// How bodies are kept.
     pub compression: Compression,
     /// Messages older than this are not given out any more, 1s to 3650d; as long as they are kept if left out.
@@ -47,7 +49,7 @@ impl Default for Declaration {
         Self {
             kind: Kind::Normal,
             retention: Retention::default(),
-            max_message: Size(1 << 20),
+            max_message: None,
             compression: Compression::None,
             ttl: None,
             delay: None,
@@ -75,20 +77,20 @@ pub enum Kind {
 #[serde(deny_unknown_fields, default)]
 #[schemars(rename = "QueueRetention")]
 pub struct Retention {
-    /// Messages that were published longer ago are removed, read or not; 1s to 3650d.
-    pub max_age: Span,
+    /// Messages that were published longer ago are removed, read or not; 1s to 3650d, as `queue_defaults` says if left
+    /// out.
+    pub max_age: Option<Span>,
     /// Most bytes of stored messages; no limit if left out.
     pub max_bytes: Option<Size>,
-    /// Most messages; no limit if left out.
-    #[schemars(range(min = 1))]
-    pub max_messages: Option<u64>,
+    /// Most messages, or `unlimited`; as `queue_defaults` says if left out.
+    pub max_messages: Option<Length>,
     /// What happens to new messages at `max_bytes` or `max_messages`, once what every group has read has made room.
     pub at_limit: AtLimit,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { max_age: Span::secs(7 * 86_400), max_bytes: None, max_messages: None, at_limit: AtLimit::Refuse }
+        Self { max_age: None, max_bytes: None, max_messages: None, at_limit: AtLimit::Refuse }
     }
 }
 
@@ -135,6 +137,9 @@ pub struct RedisBackend {
     pub password: Option<Secret>,
     /// Certificates for `rediss://`; without them the public authorities are trusted.
     pub tls: Option<redis::Tls>,
+    /// For how long a consumer may be silent before what it has claimed is given to another, 100ms to 1h; as
+    /// `queue_defaults` says if left out.
+    pub consumer_timeout: Option<Span>,
 }
 
 /// The long form.
@@ -142,7 +147,7 @@ pub struct RedisBackend {
 #[serde(deny_unknown_fields)]
 struct BackendSettings {
     /// A Redis Stream, `sluicegate:queue:` and the queue's name. For queues of `kind: normal` whose only
-    /// other property is `retention.max_messages`, which counts about, and with `at_limit: drop_oldest`.
+    /// other properties are `schema` and `retention.max_messages`, which counts about, and with `at_limit: drop_oldest`.
     redis: Option<RedisBackend>,
 }
 
@@ -189,14 +194,49 @@ impl Declaration {
         format!("sluicegate:queue:{queue}")
     }
 
-    /// All mistakes that show without I/O; pointers are from the declaration.
-    pub fn problems(&self) -> Vec<Problem> {
-        let mut problems = self.limits();
+    /// With everything that was left out as `defaults` say, and files below `base_dir` if they are relative.
+    #[must_use]
+    pub fn completed(&self, defaults: &Defaults, base_dir: &Path) -> Self {
+        let mut completed = self.clone();
+        completed.max_message = self.max_message.or(Some(defaults.max_message));
+        completed.retention.max_age = self.retention.max_age.or(Some(defaults.max_age));
+        match &mut completed.backend {
+            Backend::Store => {
+                completed.retention.max_messages = self.retention.max_messages.or(Some(defaults.max_messages));
+            }
+            Backend::Redis(redis) => {
+                redis.consumer_timeout = redis.consumer_timeout.or(Some(defaults.consumer_timeout));
+                if let Some(tls) = &mut redis.tls {
+                    for file in [&mut tls.ca_file, &mut tls.cert_file, &mut tls.key_file].into_iter().flatten() {
+                        *file = base_dir.join(&*file);
+                    }
+                }
+            }
+        }
+        completed
+    }
+
+    /// What manages the Redis Stream of a queue of this name, if one keeps it. Not yet connected.
+    pub fn managed_stream(&self, queue: &str) -> Option<redis::stream::Stream> {
+        let RedisBackend { url, username, password, tls, consumer_timeout: _ } = self.redis()?;
+        // A completed declaration has no relative files.
+        let base_dir = Path::new("");
+        let (username, password) = (username.as_ref(), password.as_ref());
+        Some(redis::stream::Stream::new(url, username, password, tls.as_ref(), base_dir, &Self::stream(queue)))
+    }
+
+    /// All mistakes that show without I/O, with what is left out as `defaults` say; pointers are from the declaration.
+    pub fn problems(&self, defaults: &Defaults) -> Vec<Problem> {
+        let mut problems = self.limits(defaults);
         if let Some(redis) = self.redis() {
             let source = redis::SourceConfig {
                 tls: redis.tls.clone(),
                 ..redis::SourceConfig::new(redis.url.clone(), Self::stream("x"))
             };
+            if redis.consumer_timeout.is_some_and(|timeout| !CONSUMER_TIMEOUTS.contains(&timeout)) {
+                let text = "this length of time is outside its limits";
+                problems.push(problem("/backend/redis/consumer_timeout", text, "100ms to 1h"));
+            }
             let connection = source.problems().into_iter();
             problems.extend(connection.map(|p| Problem { pointer: format!("/backend/redis{}", p.pointer), ..p }));
             problems.extend(self.beyond_redis());
@@ -204,21 +244,19 @@ impl Declaration {
         problems
     }
 
-    fn limits(&self) -> Vec<Problem> {
+    fn limits(&self, defaults: &Defaults) -> Vec<Problem> {
         let mut problems = Vec::new();
-        let Retention { max_age, max_bytes, max_messages, at_limit: _ } = self.retention;
+        let Retention { max_age, max_bytes, max_messages: _, at_limit: _ } = self.retention;
+        let max_message = self.max_message.unwrap_or(defaults.max_message);
         let ages = LEAST_AGE..=LONGEST_AGE;
-        if !ages.contains(&max_age) {
+        if max_age.is_some_and(|age| !ages.contains(&age)) {
             problems.push(problem("/retention/max_age", "this length of time is outside its limits", "1s to 3650d"));
         }
-        if max_bytes.is_some_and(|bytes| bytes < self.max_message) {
+        if max_bytes.is_some_and(|bytes| bytes < max_message) {
             let hint = "Raise it, or lower `max_message`.";
             problems.push(problem("/retention/max_bytes", "it is less than one message may have", hint));
         }
-        if max_messages == Some(0) {
-            problems.push(problem("/retention/max_messages", "it is 0", "Choose at least 1, or leave it out."));
-        }
-        if !(Size(1)..=LARGEST_MESSAGE).contains(&self.max_message) {
+        if self.max_message.is_some_and(|size| !(Size(1)..=LARGEST_MESSAGE).contains(&size)) {
             problems.push(problem("/max_message", "this size is outside its limits", "1B to 64MiB"));
         }
         if self.ttl.is_some_and(|ttl| !ages.contains(&ttl)) {
@@ -256,17 +294,18 @@ impl Declaration {
         if self.compression == Compression::Zstd {
             refuse("/compression", "compression");
         }
-        let default = Self::default();
-        if self.max_message != default.max_message {
+        if self.max_message.is_some() {
             refuse("/max_message", "limit of the size of a message");
         }
-        if self.retention.max_age != default.retention.max_age {
+        if self.retention.max_age.is_some() {
             refuse("/retention/max_age", "limit of age");
         }
         if self.retention.max_bytes.is_some() {
             refuse("/retention/max_bytes", "limit of bytes");
         }
-        if self.retention.max_messages.is_some() && self.retention.at_limit == AtLimit::Refuse {
+        if self.retention.max_messages.and_then(Length::messages).is_some()
+            && self.retention.at_limit == AtLimit::Refuse
+        {
             let hint = "Write `at_limit: drop_oldest`, or keep the queue in the store.";
             let text = "a queue kept in Redis cannot refuse messages at `max_messages`";
             problems.push(problem("/retention/max_messages", text, hint));

@@ -16,6 +16,9 @@ use super::mapping;
 use super::reply::{self, EntryId};
 use super::source::Membership;
 
+/// How often a paused group is looked at again.
+const PAUSED_LOOK: Duration = Duration::from_millis(250);
+
 /// Reads new entries, and in between those that were left behind.
 pub(super) struct RedisInlet {
     group: Arc<Membership>,
@@ -36,6 +39,20 @@ impl RedisInlet {
         batch: usize,
     ) -> Self {
         Self { group, in_flight, connection, claims: Claims::new(), block, batch }
+    }
+
+    /// Returns once the group is not paused, or cannot be.
+    async fn wait_for_resume(&mut self) -> Result<(), Failure> {
+        let Some(key) = &self.group.paused_key else { return Ok(()) };
+        loop {
+            let asked = cmd("SISMEMBER").arg(key).arg(&self.group.group).query_async(&mut self.connection).await;
+            match asked
+                .map_err(|error| self.group.failure("looking whether somebody has paused the reading", &error))?
+            {
+                true => tokio::time::sleep(PAUSED_LOOK).await,
+                false => return Ok(()),
+            }
+        }
     }
 
     /// New entries; none if there were none for `wait`.
@@ -99,6 +116,7 @@ impl Inlet for RedisInlet {
     async fn receive(&mut self, max: usize) -> Result<Vec<Received>, Failure> {
         let max = max.min(self.batch);
         loop {
+            self.wait_for_resume().await?;
             let claimed = self.claims.take(&self.group, &self.in_flight, &mut self.connection, max).await?;
             let entries = if claimed.is_empty() {
                 let wait = self.block.min(self.claims.wait());

@@ -13,8 +13,10 @@ mod reply;
 mod server;
 mod settler;
 mod source;
+pub mod stream;
 mod target;
 
 pub use config::{SourceConfig, Start, TargetConfig, Tls};
+pub use reply::EntryId;
 pub use source::RedisSource;
 pub use target::RedisTarget;

@@ -16,6 +16,7 @@ use super::in_flight::InFlight;
 use super::inlet::RedisInlet;
 use super::server::Server;
 use super::settler::RedisSettler;
+use super::stream::paused_key;
 use crate::registry::BuildContext;
 
 /// Reads a Redis Stream as a member of a consumer group.
@@ -31,6 +32,7 @@ use crate::registry::BuildContext;
 /// - **A deleted group or stream** is created again, from the earliest entry: what was pending with it is not known any
 ///   more, so entries may come twice, but none is lost.
 /// - **Attempt** is the delivery count of the pending entry.
+/// - **Pause**: before each read, if the source is [`pausable`](RedisSource::pausable).
 pub struct RedisSource {
     server: Server,
     group: Option<Arc<Membership>>,
@@ -39,6 +41,7 @@ pub struct RedisSource {
     in_flight: Arc<InFlight>,
     /// Whether the group has existed before, so that its absence means that somebody deleted it.
     has_existed: bool,
+    can_be_paused: bool,
 }
 
 /// The group this gateway belongs to, and under which name.
@@ -51,6 +54,8 @@ pub(super) struct Membership {
     /// Whether nobody else uses the consumer's name, ever again.
     pub(super) is_consumer_unique: bool,
     pub(super) claim_after: Duration,
+    /// The set in which the group stands while it is to read nothing, where groups can be paused.
+    pub(super) paused_key: Option<String>,
 }
 
 impl Membership {
@@ -98,7 +103,14 @@ impl RedisSource {
             pipeline: Arc::clone(&context.pipeline),
             in_flight: Arc::default(),
             has_existed: false,
+            can_be_paused: false,
         }
+    }
+
+    /// Reads nothing while an operator has paused the group ([`Stream::set_paused`](super::stream::Stream::set_paused)).
+    #[must_use]
+    pub fn pausable(self) -> Self {
+        Self { can_be_paused: true, ..self }
     }
 
     /// The membership, with the same consumer name for as long as this source lives.
@@ -117,6 +129,7 @@ impl RedisSource {
             consumer,
             is_consumer_unique,
             claim_after: self.config.claim_after.0,
+            paused_key: self.can_be_paused.then(|| paused_key(&self.config.stream)),
         });
         self.group = Some(Arc::clone(&group));
         group

@@ -1,7 +1,7 @@
 //! Redrive jobs: `POST /dead-letters/redrive` creates one, `/redrives…` shows and controls them.
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http::StatusCode;
@@ -15,7 +15,7 @@ use sluicegate_store::redrive::{
 
 use super::forms::{FilterForm, by, invalid};
 use super::{complete, refused, shown};
-use crate::api::{Answer, Api, ApiCode, ApiError, Input, Query};
+use crate::api::{Answer, Api, ApiCode, ApiError, Input, Query, Segments};
 use crate::forecast::{BodyChange, DEFAULT_FORECASTS, Forecast, Forecaster, Letters, MAX_FORECASTS};
 
 pub(super) fn routes() -> Router<Api> {
@@ -86,7 +86,7 @@ pub(super) async fn create(State(api): State<Api>, Input(form): Input<RedriveFor
         if !(1..=MAX_FORECASTS).contains(&limit) {
             return Err(invalid(format!("`limit` is {limit}; it may be 1 to {MAX_FORECASTS}")));
         }
-        let forecaster = Forecaster::new(api.config.borrow().clone(), api.host.clone());
+        let forecaster = Forecaster::new(api.in_force.borrow().clone(), api.host.clone());
         let mut forecasts = Vec::new();
         let mut letters = Letters::new(selection, limit);
         while let Some(page) = letters.next(&api.store).await.map_err(refused)? {
@@ -96,6 +96,11 @@ pub(super) async fn create(State(api): State<Api>, Input(form): Input<RedriveFor
             }
         }
         return Ok(Answer(json!({ "dryRun": true, "forecasts": forecasts })).into_response());
+    }
+    if form.limit.is_some() {
+        // Taken for a limit of the job it would let all the others go, too.
+        let text = "`limit` is for a dry run; a job takes all that match: give `ids`, or a narrower `filter`";
+        return Err(invalid(text.to_owned()));
     }
     let rate_per_second = form.rate_per_second.unwrap_or(DEFAULT_RATE_PER_SECOND);
     if !(1..=MAX_RATE_PER_SECOND).contains(&rate_per_second) {
@@ -142,18 +147,21 @@ impl PageQuery {
 }
 
 async fn list(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Answer<Value>, ApiError> {
+    if query.state.is_some() {
+        return Err(invalid("`state` is of a job's items: ask for `/redrives/{id}/items`".to_owned()));
+    }
     let page = api.store.reader().redrives(query.limit()?, query.after.as_deref()).await.map_err(refused)?;
     let jobs: Vec<Value> = page.jobs.iter().map(show_job).collect();
     Ok(Answer(json!({ "redrives": jobs, "next": page.next })))
 }
 
-async fn show(State(api): State<Api>, Path(id): Path<String>) -> Result<Answer<Value>, ApiError> {
+async fn show(State(api): State<Api>, Segments(id): Segments<String>) -> Result<Answer<Value>, ApiError> {
     Ok(Answer(show_job(&api.store.reader().redrive(&id).await.map_err(refused)?)))
 }
 
 async fn items(
     State(api): State<Api>,
-    Path(id): Path<String>,
+    Segments(id): Segments<String>,
     Query(query): Query<PageQuery>,
 ) -> Result<Answer<Value>, ApiError> {
     let known = || ItemState::ALL.map(ItemState::name).join(", ");
@@ -166,17 +174,17 @@ async fn items(
     Ok(Answer(json!({ "items": items, "next": page.next })))
 }
 
-async fn pause(State(api): State<Api>, Path(id): Path<String>) -> Result<Answer<Value>, ApiError> {
+async fn pause(State(api): State<Api>, Segments(id): Segments<String>) -> Result<Answer<Value>, ApiError> {
     let controlled = api.store.pause_redrive(&id).await.map_err(refused)?;
     answer(&api, &id, controlled, "paused").await
 }
 
-async fn resume(State(api): State<Api>, Path(id): Path<String>) -> Result<Answer<Value>, ApiError> {
+async fn resume(State(api): State<Api>, Segments(id): Segments<String>) -> Result<Answer<Value>, ApiError> {
     let controlled = api.store.resume_redrive(&id).await.map_err(refused)?;
     answer(&api, &id, controlled, "resumed").await
 }
 
-async fn cancel(State(api): State<Api>, Path(id): Path<String>) -> Result<Answer<Value>, ApiError> {
+async fn cancel(State(api): State<Api>, Segments(id): Segments<String>) -> Result<Answer<Value>, ApiError> {
     let controlled = api.store.cancel_redrive(&id).await.map_err(refused)?;
     answer(&api, &id, controlled, "cancelled").await
 }

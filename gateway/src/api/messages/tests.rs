@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api, QueueSchemas};
 use crate::config::in_memory::load_text;
+use crate::in_force::InForce;
+use crate::queues::AllQueues;
 use crate::trace::tests::filled;
 
 /// The API over a store with some receipts, on a port of its own.
@@ -29,8 +31,10 @@ impl Served {
         let config = load_text(text).unwrap_or_else(|wrong| panic!("{wrong}")).config;
         let host = PluginHost::new(HostConfig::default()).expect("a host");
         let api = Api {
-            queues: Queues::new(Arc::clone(&store)),
+            queues: AllQueues::new(&Queues::new(Arc::clone(&store)), Arc::default),
             store,
+            in_force: watch::channel(Arc::new(InForce::of(Arc::new(config.clone())))).1,
+            states: watch::channel(Arc::default()).1,
             config: watch::channel(Arc::new(config)).1,
             host,
             meters: Arc::default(),
@@ -149,6 +153,11 @@ async fn what_is_not_asked_right_is_refused() {
         ("messages?after=nonsense", "not a page token"),
         ("messages?colour=red", "unknown field"),
         ("messages?limit=-1", "does not fit"),
+        ("messages?limit=0", "1 to 1000"),
+        ("messages?limit=1001", "1 to 1000"),
+        ("messages/%FF", "path does not fit"),
+        ("dead-letters/%FF", "path does not fit"),
+        ("redrives/%FF", "path does not fit"),
         ("message-statistics?limit=3", "one page"),
     ] {
         let (status, problem) = served.get(&format!("/api/v1/{path}")).await;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -13,6 +13,7 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::Plan;
 use super::load;
@@ -59,8 +60,10 @@ struct IngestionRound {
     peak_bytes: Option<u64>,
     /// Answered 202, the warm-up included.
     accepted: u64,
-    /// How many of them had reached the target when the load ended; all of them did in the end.
+    /// How many of them had reached the target when the load ended.
     delivered_at_end: Option<u64>,
+    /// How many had reached it in the end: all that were accepted, no more and no less.
+    delivered: Option<u64>,
 }
 
 /// Measures both sides in turns.
@@ -96,11 +99,11 @@ async fn round(side: Side, plan: &Plan) -> anyhow::Result<IngestionRound> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     await_listening(address, &mut running).await?;
 
-    let accepted = Arc::new(AtomicU64::new(0));
+    let (accepted, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
     let mut clients = JoinSet::new();
     let request = request(plan.body_bytes);
     for _ in 0..CONNECTIONS {
-        clients.spawn(client(address, request.clone(), Arc::clone(&accepted)));
+        clients.spawn(client(address, request.clone(), Arc::clone(&accepted), Arc::clone(&stop)));
     }
     let counted = async {
         tokio::time::sleep(WARM_UP).await;
@@ -116,14 +119,24 @@ async fn round(side: Side, plan: &Plan) -> anyhow::Result<IngestionRound> {
             Err(error) => return Err(running.failed(format!("did not answer as it should: {error:#}"))),
         },
     };
-    clients.shutdown().await;
+    // Each has its answer first, so that what was accepted is known exactly.
+    stop.store(true, Ordering::Relaxed);
+    let ended = async {
+        while let Some(ended) = clients.join_next().await {
+            ended??;
+        }
+        anyhow::Ok(())
+    };
+    match timeout(DRAIN_LIMIT, ended).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => return Err(running.failed(format!("did not answer as it should: {error:#}"))),
+        Err(_) => return Err(running.failed(format!("did not answer for {DRAIN_LIMIT:?}"))),
+    }
     let accepted = accepted.load(Ordering::Relaxed);
-    let delivered_at_end = match side {
-        Side::Bare => None,
+    let (delivered_at_end, delivered) = match side {
+        Side::Bare => (None, None),
         Side::Gateway | Side::GatewayWithoutSteps | Side::GatewayWithoutReceipts | Side::GatewayWithReceipts => {
-            let delivered = lines(&out).await?;
-            await_delivered(&out, accepted, &mut running).await?;
-            Some(delivered)
+            (Some(lines(&out).await?), Some(await_delivered(&out, accepted, &mut running).await?))
         }
     };
     running.kill().await?;
@@ -136,6 +149,7 @@ async fn round(side: Side, plan: &Plan) -> anyhow::Result<IngestionRound> {
         peak_bytes: usage.map(|(_, after)| after.peak_bytes),
         accepted,
         delivered_at_end,
+        delivered,
     })
 }
 
@@ -172,12 +186,12 @@ async fn await_listening(address: SocketAddr, running: &mut Running) -> anyhow::
     Ok(())
 }
 
-async fn await_delivered(out: &Path, accepted: u64, running: &mut Running) -> anyhow::Result<()> {
+async fn await_delivered(out: &Path, accepted: u64, running: &mut Running) -> anyhow::Result<u64> {
     let began = Instant::now();
     loop {
         let delivered = lines(out).await?;
         if delivered >= accepted {
-            return Ok(());
+            return Ok(delivered);
         }
         running.usage()?;
         if began.elapsed() > DRAIN_LIMIT {
@@ -205,12 +219,17 @@ fn request(body_bytes: usize) -> Bytes {
     [head.as_bytes(), &body].concat().into()
 }
 
-/// One connection: a request, its answer, the next request; until it is dropped.
-async fn client(address: SocketAddr, request: Bytes, accepted: Arc<AtomicU64>) -> anyhow::Result<()> {
+/// One connection: a request, its answer, the next request; until it is to stop.
+async fn client(
+    address: SocketAddr,
+    request: Bytes,
+    accepted: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let mut buffer = vec![0; 16 << 10];
-    loop {
+    while !stop.load(Ordering::Relaxed) {
         stream.write_all(&request).await?;
         let mut filled = 0;
         let answer = loop {
@@ -229,6 +248,7 @@ async fn client(address: SocketAddr, request: Bytes, accepted: Arc<AtomicU64>) -
         );
         accepted.fetch_add(1, Ordering::Relaxed);
     }
+    Ok(())
 }
 
 /// The answer, once all of it is there: its length is in its head.

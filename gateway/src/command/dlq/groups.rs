@@ -6,9 +6,9 @@ use serde_json::json;
 use sluicegate_store::Reader;
 use sluicegate_store::dead_letter::{Group, MAX_PAGE_GROUPS};
 
-use super::StoreArgs;
 use super::filter::FilterArgs;
 use super::text::{cut, inline, time};
+use crate::command::location::StoreArgs;
 
 /// Longest error in a row, in characters.
 const MAX_ERROR_CHARS: usize = 100;

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use sluicegate_store::redrive::{Controlled, Item, ItemState, Job, MAX_PAGE_ITEMS};
 use sluicegate_store::{Reader, Store, StoreError};
 
-use super::StoreArgs;
 use super::text::{inline, time};
+use crate::command::location::StoreArgs;
 
 /// `dlq jobs`.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]

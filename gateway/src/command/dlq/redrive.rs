@@ -14,10 +14,12 @@ use sluicegate_store::redrive::{
 
 use super::filter::FilterArgs;
 use super::text::{block, indented, inline};
-use super::{Place, StoreArgs, follow, jobs};
+use super::{follow, jobs};
+use crate::command::location::{Place, StoreArgs};
 use crate::forecast::{
     BodyChange, DEFAULT_FORECASTS, Expected, Forecast, Forecaster, Letters, MAX_FORECASTS, Recorded,
 };
+use crate::in_force::InForce;
 use crate::store_options::MasterKeyArgs;
 
 /// `dlq redrive`.
@@ -54,7 +56,7 @@ pub struct RedriveArgs {
     #[arg(long)]
     pub dry_run: bool,
     /// Letters a dry run looks at.
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_FORECASTS as u64, value_parser = clap::value_parser!(u64).range(1..=MAX_FORECASTS as u64))]
+    #[arg(long, value_name = "N", requires = "dry_run", default_value_t = DEFAULT_FORECASTS as u64, value_parser = clap::value_parser!(u64).range(1..=MAX_FORECASTS as u64))]
     pub limit: u64,
     /// Create the job and do not wait for its end.
     #[arg(long)]
@@ -156,7 +158,8 @@ async fn dry_run(
     out: &mut (impl Write + Send),
 ) -> anyhow::Result<()> {
     let config = place.config.clone().context("a dry run needs the pipelines: give --config FILE")?;
-    let forecaster = Forecaster::new(Arc::clone(&config), PluginHost::new(HostConfig::default())?);
+    let forecaster =
+        Forecaster::new(Arc::new(InForce::of(Arc::clone(&config))), PluginHost::new(HostConfig::default())?);
     let mut letters = Letters::new(selection, usize::try_from(args.limit).unwrap_or(MAX_FORECASTS));
     let mut count = 0_u64;
     while let Some(page) = letters.next(store).await? {

@@ -9,9 +9,9 @@ use sluicegate_engine::message::Headers;
 use sluicegate_store::dead_letter::{Changed, Edit};
 use sluicegate_store::{Reader, Store};
 
-use super::StoreArgs;
 use super::filter::FilterArgs;
 use super::record::LetterRecord;
+use crate::command::location::StoreArgs;
 use crate::store_options::MasterKeyArgs;
 
 /// Letters read at a time for an export.

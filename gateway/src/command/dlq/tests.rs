@@ -295,26 +295,27 @@ async fn a_reader_that_goes_away_is_no_error() {
 fn the_data_folder_is_given_or_the_configurations() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("sluicegate.yaml");
-    let store = StoreArgs { config: Some(file.clone()), data_dir: None };
+    let store = StoreArgs { config: Some(file.clone()), ..StoreArgs::default() };
     let refused = store.find(None).expect_err("no such file");
-    assert!(refused.to_string().contains("--data-dir DIR names the data folder without one"), "{refused}");
+    assert!(refused.to_string().contains("--data-dir DIR or --store URL names it without one"), "{refused}");
     let text = "data_dir: kept\npipelines: { p: { source: { stdio: {} }, targets: { t: { stdio: {} } } } }\n";
     std::fs::write(&file, text).expect("written");
     assert_eq!(store.find(None).expect("a folder").options.location, Location::embedded(folder.path().join("kept")));
-    let store = StoreArgs { config: None, data_dir: Some("elsewhere".into()) };
+    let store = StoreArgs { data_dir: Some("elsewhere".into()), ..StoreArgs::default() };
     assert_eq!(store.find(None).expect("a folder").options.location, Location::embedded("elsewhere"));
 }
 
 #[test]
 fn the_command_line_is_checked_before_anything_is_read() {
     for (line, complaint) in [
-        ("list", "required"),
+        ("list --store postgres://h/d --data-dir a", "cannot be used with"),
         ("redrive --data-dir a --all --rate 0/s", "not a rate"),
         ("redrive --data-dir a --all --patch {", "not JSON"),
         ("redrive --data-dir a --all --id x", "cannot be used with"),
         ("list --data-dir a --config b", "cannot be used with"),
         ("list --data-dir a --class explosion", "there are schema, rejected"),
         ("list --data-dir a --since yesterday", "how long ago it was"),
+        ("redrive --data-dir a --all --limit 5", "--dry-run"),
         ("list --data-dir a --limit 0", "not in 1..=1000000"),
         ("show --data-dir a", "required"),
     ] {

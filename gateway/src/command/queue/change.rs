@@ -4,19 +4,21 @@ use std::io::Write;
 
 use anyhow::bail;
 use serde_json::json;
-use sluicegate_store::queue::{Queue, Queues, Settings};
+use sluicegate_connectors::queue::Length;
+use sluicegate_store::queue::Settings;
 
 use super::list::line;
 use super::place::Place;
 use super::{CancelArgs, Confirm, CreateArgs, GroupArgs, MADE_AT, RemoveArgs, ResetArgs, SettingsArgs, UpdateArgs};
 use crate::api::ShownQueue;
+use crate::queues::{AllQueues, KeptQueue, WhichKept, defaults};
 
 impl SettingsArgs {
     fn apply_to(&self, mut settings: Settings) -> anyhow::Result<Settings> {
         let retention = &mut settings.retention;
         retention.max_age = self.max_age.map_or(retention.max_age, |span| span.0);
         retention.max_bytes = self.max_bytes.map(|size| size.0).or(retention.max_bytes);
-        retention.max_messages = self.max_messages.or(retention.max_messages);
+        retention.max_messages = self.max_messages.map_or(retention.max_messages, Length::messages);
         retention.at_limit = self.at_limit.unwrap_or(retention.at_limit);
         settings.max_message_bytes = self.max_message.map_or(settings.max_message_bytes, |size| size.0);
         settings.compression = self.compression.unwrap_or(settings.compression);
@@ -55,12 +57,16 @@ fn refuse_unknown_schema(schema: Option<&String>, place: &Place) -> anyhow::Resu
 pub(super) async fn create(
     args: &CreateArgs,
     place: &Place,
-    queues: &Queues,
+    queues: &AllQueues,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     refuse_declared(&args.queue, place)?;
     refuse_unknown_schema(args.settings.schema.as_ref(), place)?;
-    let settings = args.settings.apply_to(Settings { kind: args.kind, ..Settings::default() })?;
+    let default = match &place.config {
+        Some(config) => defaults(&config.queue_defaults),
+        None => Settings::default(),
+    };
+    let settings = args.settings.apply_to(Settings { kind: args.kind, ..default })?;
     let queue = queues.create(&args.queue, &settings).await?;
     told(&queue, "is there", args.json, out)
 }
@@ -68,32 +74,34 @@ pub(super) async fn create(
 pub(super) async fn update(
     args: &UpdateArgs,
     place: &Place,
-    queues: &Queues,
+    queues: &AllQueues,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     refuse_declared(&args.queue, place)?;
     refuse_unknown_schema(args.settings.schema.as_ref(), place)?;
     let before = queues.get(&args.queue).await?;
     let settings = args.settings.apply_to(before.settings)?;
-    let queue = queues.update(&args.queue, before.revision, &settings).await?;
+    let queue = queues.update(&args.queue, before.revision.unwrap_or_default(), &settings).await?;
     told(&queue, "is updated", args.json, out)
 }
 
-fn told(queue: &Queue, what: &str, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
+fn told(queue: &KeptQueue, what: &str, json: bool, out: &mut impl Write) -> anyhow::Result<()> {
     if json {
         return line(&json!(ShownQueue::from(queue)), out);
     }
-    Ok(writeln!(out, "queue {} {what}, at revision {}", queue.name, queue.revision)?)
+    Ok(writeln!(out, "queue {} {what}, at revision {}", queue.name, queue.revision.unwrap_or_default())?)
 }
 
 pub(super) async fn delete(
     args: &RemoveArgs,
-    queues: &Queues,
+    place: &Place,
+    queues: &AllQueues,
     confirm: Confirm<'_>,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
+    refuse_declared(&args.queue, place)?;
     let queue = queues.get(&args.queue).await?;
-    let Queue { name, messages, scheduled, groups, .. } = &queue;
+    let KeptQueue { name, messages, scheduled, groups, .. } = &queue;
     let question = format!("Delete the queue {name}, {} messages and {groups} groups", messages + scheduled);
     if !args.yes && !confirm(&question)? {
         return Ok(writeln!(out, "nothing was deleted")?);
@@ -104,7 +112,7 @@ pub(super) async fn delete(
 
 pub(super) async fn purge(
     args: &RemoveArgs,
-    queues: &Queues,
+    queues: &AllQueues,
     confirm: Confirm<'_>,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
@@ -117,19 +125,19 @@ pub(super) async fn purge(
     Ok(writeln!(out, "{purged} messages of the queue {} are removed", queue.name)?)
 }
 
-pub(super) async fn pause(args: &GroupArgs, queues: &Queues, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) async fn pause(args: &GroupArgs, queues: &AllQueues, out: &mut impl Write) -> anyhow::Result<()> {
     queues.pause(&args.queue, &args.group).await?;
     Ok(writeln!(out, "group {} of the queue {} is paused", args.group, args.queue)?)
 }
 
-pub(super) async fn resume(args: &GroupArgs, queues: &Queues, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) async fn resume(args: &GroupArgs, queues: &AllQueues, out: &mut impl Write) -> anyhow::Result<()> {
     queues.resume(&args.queue, &args.group).await?;
     Ok(writeln!(out, "group {} of the queue {} goes on", args.group, args.queue)?)
 }
 
 pub(super) async fn reset(
     args: &ResetArgs,
-    queues: &Queues,
+    queues: &AllQueues,
     confirm: Confirm<'_>,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
@@ -146,10 +154,18 @@ pub(super) async fn reset(
     }
     queues.reset(&args.queue, &args.group, args.to).await?;
     let after = queues.group(&args.queue, &args.group).await?;
-    Ok(writeln!(out, "group {} of the queue {} has {} messages before it", after.name, after.queue, after.lag)?)
+    let before_it = match after.lag {
+        Some(lag) => format!("{lag} messages"),
+        None => "messages that Redis cannot count".to_owned(),
+    };
+    Ok(writeln!(out, "group {} of the queue {} has {before_it} before it", after.name, after.queue)?)
 }
 
-pub(super) async fn cancel(args: &CancelArgs, queues: &Queues, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) async fn cancel(args: &CancelArgs, queues: &AllQueues, out: &mut impl Write) -> anyhow::Result<()> {
+    if args.force {
+        queues.delete_message(&args.queue, WhichKept::Id(&args.id)).await?;
+        return Ok(writeln!(out, "message {} of the queue {} is removed", args.id, args.queue)?);
+    }
     queues.cancel(&args.queue, &args.id).await?;
     Ok(writeln!(out, "message {} of the queue {} is cancelled", args.id, args.queue)?)
 }

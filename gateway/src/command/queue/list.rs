@@ -3,14 +3,15 @@
 use std::io::Write;
 
 use serde_json::{Value, json};
-use sluicegate_store::queue::{Group, Listed, MAX_PAGE_ITEMS, Pending, Progress, Queue, Queues, State};
+use sluicegate_store::queue::{MAX_PAGE_ITEMS, Progress};
 
 use super::{ListArgs, ListedState, MessagesArgs, NameArgs, table};
 use crate::api::{ShownListed, ShownQueue, shown_group};
-use crate::command::dlq::text::time;
+use crate::command::dlq::text::{inline, time};
+use crate::queues::{AllQueues, KeptGroup, KeptMessage, KeptPending, KeptQueue, KeptState};
 
-pub(super) async fn queues(args: &ListArgs, queues: &Queues, out: &mut impl Write) -> anyhow::Result<()> {
-    let (mut found, mut after): (Vec<Queue>, _) = (Vec::new(), None);
+pub(super) async fn queues(args: &ListArgs, queues: &AllQueues, out: &mut impl Write) -> anyhow::Result<()> {
+    let (mut found, mut after): (Vec<KeptQueue>, _) = (Vec::new(), None);
     loop {
         let page = queues.list((args.limit - found.len()).clamp(1, MAX_PAGE_ITEMS), after.as_deref()).await?;
         found.extend(page.items);
@@ -26,8 +27,14 @@ pub(super) async fn queues(args: &ListArgs, queues: &Queues, out: &mut impl Writ
         writeln!(out, "no queues; `sluicegate queue create NAME` makes one")?;
         return Ok(());
     }
-    let rows: Vec<[String; 7]> = found.iter().map(row).collect();
-    table::write(["QUEUE", "KIND", "MESSAGES", "SCHEDULED", "BYTES", "GROUPS", "UPDATED AT"], &rows, out)?;
+    let rows: Vec<[String; 8]> = found.iter().map(row).collect();
+    let titles = ["QUEUE", "KIND", "BACKEND", "MESSAGES", "SCHEDULED", "BYTES", "GROUPS", "UPDATED AT"];
+    table::write(titles, &rows, out)?;
+    for queue in &found {
+        if let Some(why) = &queue.unavailable {
+            writeln!(out, "{}: {}", inline(&queue.name), inline(why))?;
+        }
+    }
     match after {
         None => writeln!(out, "{} queues; `sluicegate queue show NAME` shows one", found.len())?,
         Some(_) => writeln!(out, "{} queues, and there are more; --limit shows them", found.len())?,
@@ -35,19 +42,28 @@ pub(super) async fn queues(args: &ListArgs, queues: &Queues, out: &mut impl Writ
     Ok(())
 }
 
-fn row(queue: &Queue) -> [String; 7] {
+fn row(queue: &KeptQueue) -> [String; 8] {
+    let counted = |count: u64| if queue.unavailable.is_none() { count.to_string() } else { UNKNOWN.to_owned() };
     [
         queue.name.clone(),
         queue.settings.kind.name().to_owned(),
-        queue.messages.to_string(),
-        queue.scheduled.to_string(),
-        queue.bytes.to_string(),
-        queue.groups.to_string(),
-        time(queue.updated_at_ms, 0),
+        queue.backend.name().to_owned(),
+        counted(queue.messages),
+        counted(queue.scheduled),
+        shown(queue.bytes),
+        counted(queue.groups),
+        queue.updated_at_ms.map_or_else(|| UNKNOWN.to_owned(), |at| time(at, 0)),
     ]
 }
 
-pub(super) async fn show(args: &NameArgs, queues: &Queues, out: &mut impl Write) -> anyhow::Result<()> {
+/// What is not known.
+const UNKNOWN: &str = "-";
+
+fn shown(count: Option<u64>) -> String {
+    count.map_or_else(|| UNKNOWN.to_owned(), |count| count.to_string())
+}
+
+pub(super) async fn show(args: &NameArgs, queues: &AllQueues, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = queues.get(&args.queue).await?;
     let groups = queues.groups(&args.queue).await?;
     let mut document = json!(ShownQueue::from(&queue));
@@ -77,7 +93,7 @@ fn properties(prefix: &str, document: &Value, out: &mut impl Write) -> anyhow::R
     Ok(())
 }
 
-pub(super) async fn groups(args: &NameArgs, queues: &Queues, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) async fn groups(args: &NameArgs, queues: &AllQueues, out: &mut impl Write) -> anyhow::Result<()> {
     let groups = queues.groups(&args.queue).await?;
     if args.json {
         return groups.iter().try_for_each(|group| line(&shown_group(group), out));
@@ -89,17 +105,17 @@ pub(super) async fn groups(args: &NameArgs, queues: &Queues, out: &mut impl Writ
     group_table(&groups, out)
 }
 
-fn group_table(groups: &[Group], out: &mut impl Write) -> anyhow::Result<()> {
-    let row = |group: &Group| {
+fn group_table(groups: &[KeptGroup], out: &mut impl Write) -> anyhow::Result<()> {
+    let row = |group: &KeptGroup| {
         [
             group.name.clone(),
             if group.paused { "paused" } else { "active" }.to_owned(),
-            group.lag.to_string(),
+            shown(group.lag),
             group.pending.to_string(),
             group.consumers.to_string(),
-            group.lost.to_string(),
-            group.expired.to_string(),
-            time(group.last_activity_ms, 0),
+            shown(group.lost),
+            shown(group.expired),
+            group.last_activity_ms.map_or_else(|| UNKNOWN.to_owned(), |at| time(at, 0)),
         ]
     };
     let rows: Vec<[String; 8]> = groups.iter().map(row).collect();
@@ -107,8 +123,8 @@ fn group_table(groups: &[Group], out: &mut impl Write) -> anyhow::Result<()> {
     Ok(table::write(titles, &rows, out)?)
 }
 
-pub(super) async fn messages(args: &MessagesArgs, queues: &Queues, out: &mut impl Write) -> anyhow::Result<()> {
-    let (mut found, mut after): (Vec<(Listed, Option<Pending>)>, _) = (Vec::new(), None);
+pub(super) async fn messages(args: &MessagesArgs, queues: &AllQueues, out: &mut impl Write) -> anyhow::Result<()> {
+    let (mut found, mut after): (Vec<(KeptMessage, Option<KeptPending>)>, _) = (Vec::new(), None);
     loop {
         let limit = (args.limit - found.len()).clamp(1, MAX_PAGE_ITEMS);
         after = match args.state {
@@ -156,10 +172,10 @@ pub(super) async fn messages(args: &MessagesArgs, queues: &Queues, out: &mut imp
     Ok(())
 }
 
-fn message_row(listed: &Listed, pending: Option<&Pending>) -> [String; 7] {
+fn message_row(listed: &KeptMessage, pending: Option<&KeptPending>) -> [String; 7] {
     let (offset, at, state) = match listed.state {
-        State::Stored { offset, published_at_ms } => (offset.to_string(), published_at_ms, "ready".to_owned()),
-        State::Scheduled { deliver_at_ms } => ("-".to_owned(), deliver_at_ms, "scheduled".to_owned()),
+        KeptState::Stored { place, published_at_ms } => (place.to_string(), published_at_ms, "ready".to_owned()),
+        KeptState::Scheduled { deliver_at_ms } => (UNKNOWN.to_owned(), deliver_at_ms, "scheduled".to_owned()),
     };
     let state = pending.map_or(state, |pending| format!("{} by {}", standing(pending.progress), pending.group));
     [
@@ -168,7 +184,7 @@ fn message_row(listed: &Listed, pending: Option<&Pending>) -> [String; 7] {
         state,
         listed.id.clone(),
         listed.key.as_ref().map_or_else(|| "-".to_owned(), |key| String::from_utf8_lossy(key).into_owned()),
-        listed.priority.to_string(),
+        shown(listed.priority.map(u64::from)),
         listed.size_bytes.to_string(),
     ]
 }

@@ -10,11 +10,12 @@ use serde_json::json;
 use sluicegate_connectors::cloudevents::print_time;
 use sluicegate_engine::message::{Message, now_ms};
 use sluicegate_engine::step::Validate as _;
-use sluicegate_store::queue::{LARGEST_MESSAGE_BYTES, MAX_BATCH_MESSAGES, Publication, Queues};
+use sluicegate_store::queue::{LARGEST_MESSAGE_BYTES, MAX_BATCH_MESSAGES, Publication};
 
 use super::PublishArgs;
 use super::list::line;
 use super::place::Place;
+use crate::queues::AllQueues;
 use crate::validation::SchemaStep;
 
 /// So many bytes of lines are published together at most.
@@ -23,12 +24,12 @@ const MAX_BATCH_BYTES: usize = 4 << 20;
 pub(super) async fn publish(
     args: &PublishArgs,
     place: &Place,
-    queues: &Queues,
+    queues: &AllQueues,
     input: &mut impl BufRead,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let queue = queues.get(&args.queue).await?;
-    let schema = schema(args, place, queue.settings.schema.as_deref())?;
+    let settings = queues.settings(&args.queue).await?;
+    let schema = schema(args, place, settings.schema.as_deref())?;
     let mut bodies: Box<dyn BufRead + '_> = match (&args.body, &args.file) {
         (Some(body), _) => Box::new(body.as_bytes()),
         (None, Some(file)) => {
@@ -60,10 +61,10 @@ pub(super) async fn publish(
         for one in &done.published {
             if args.json {
                 let deliver_at = one.deliver_at_ms.map(print_time);
-                line(&json!({ "id": one.id, "offset": one.offset, "deliverAt": deliver_at }), out)?;
+                line(&json!({ "id": one.id, "offset": one.place, "deliverAt": deliver_at }), out)?;
             } else {
-                match (one.offset, one.deliver_at_ms) {
-                    (Some(offset), _) => writeln!(out, "{} at offset {offset}", one.id)?,
+                match (one.place, one.deliver_at_ms) {
+                    (Some(place), _) => writeln!(out, "{} at offset {place}", one.id)?,
                     (None, at) => writeln!(out, "{} scheduled for {}", one.id, print_time(at.unwrap_or_default()))?,
                 }
             }

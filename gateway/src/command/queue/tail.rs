@@ -4,12 +4,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use sluicegate_engine::message::Message;
-use sluicegate_store::queue::{Listed, Queues, State, Which};
 
 use super::TailArgs;
 use super::list::line;
 use crate::api::shown_message;
 use crate::command::dlq::text::{cut, inline, time};
+use crate::queues::{AllQueues, KeptMessage, KeptState, WhichKept};
 
 /// How often the queue is looked at when there was nothing new.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -18,22 +18,23 @@ const PAGE_ITEMS: usize = 100;
 /// Longest body shown on a line, in characters.
 const MAX_BODY_CHARS: usize = 160;
 
-pub(super) async fn tail(args: &TailArgs, queues: &Queues, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) async fn tail(args: &TailArgs, queues: &AllQueues, out: &mut impl Write) -> anyhow::Result<()> {
     let queue = queues.get(&args.queue).await?;
     let mut left = args.limit.unwrap_or(u64::MAX);
-    // A page token of stored messages is the offset before the page.
+    // A page token of stored messages is the place before the page; there is none in a stream without entries.
     let mut position = match &args.group {
-        None => queue.last_offset,
-        Some(group) => unread(queues, &args.queue, group, queue.last_offset).await?,
+        None => queue.last_place,
+        Some(group) => Some(queues.reached(&args.queue, group).await?),
     };
     while left > 0 {
-        let page = queues.messages(&args.queue, PAGE_ITEMS, Some(&position.to_string())).await?;
+        let token = position.map(|place| place.to_string());
+        let page = queues.messages(&args.queue, PAGE_ITEMS, token.as_deref()).await?;
         let is_last = page.next.is_none();
         for listed in &page.items {
-            let State::Stored { offset, .. } = listed.state else { continue };
-            position = offset;
+            let KeptState::Stored { place, .. } = listed.state else { continue };
+            position = Some(place);
             // Retention may have removed it since.
-            let Ok((listed, message)) = queues.message(&args.queue, Which::Offset(offset)).await else { continue };
+            let Ok((listed, message)) = queues.message(&args.queue, WhichKept::Place(place)).await else { continue };
             show(args, &listed, &message, out)?;
             left -= 1;
             if left == 0 {
@@ -48,20 +49,13 @@ pub(super) async fn tail(args: &TailArgs, queues: &Queues, out: &mut impl Write)
     Ok(())
 }
 
-/// The offset before the first message that the group has not been given, if it reads in order; with priorities, before
-/// as many as it has not been given.
-async fn unread(queues: &Queues, queue: &str, group: &str, last_offset: u64) -> anyhow::Result<u64> {
-    let lag = queues.group(queue, group).await?.lag;
-    Ok(last_offset.saturating_sub(lag))
-}
-
-fn show(args: &TailArgs, listed: &Listed, message: &Message, out: &mut impl Write) -> anyhow::Result<()> {
+fn show(args: &TailArgs, listed: &KeptMessage, message: &Message, out: &mut impl Write) -> anyhow::Result<()> {
     if args.json {
         return line(&shown_message(listed, message), out);
     }
     let (offset, at) = match listed.state {
-        State::Stored { offset, published_at_ms } => (offset, published_at_ms),
-        State::Scheduled { deliver_at_ms } => (0, deliver_at_ms),
+        KeptState::Stored { place, published_at_ms } => (place.to_string(), published_at_ms),
+        KeptState::Scheduled { deliver_at_ms } => ("-".to_owned(), deliver_at_ms),
     };
     let body = match std::str::from_utf8(message.body.bytes()) {
         Ok(text) => cut(&inline(text).to_string(), MAX_BODY_CHARS),

@@ -83,7 +83,7 @@ async fn a_queue_is_made_listed_shown_changed_and_removed() {
     let table = beside.says(&["list"]).await;
     let lines: Vec<&str> = table.lines().collect();
     assert_eq!(lines[0].split_whitespace().next(), Some("QUEUE"));
-    assert!(lines[1].starts_with("mail    delay   0"), "{table}");
+    assert!(lines[1].starts_with("mail    delay   store    0"), "{table}");
     assert_eq!(lines[3], "2 queues; `sluicegate queue show NAME` shows one");
     assert!(
         beside.says(&["list", "--limit", "1"]).await.ends_with("1 queues, and there are more; --limit shows them\n")
@@ -105,6 +105,7 @@ async fn what_cannot_be_is_refused_with_the_option_to_change() {
     beside.refuses(&["create", "q", "--ttl", "1ms"], "--ttl: choose 1s to 3650d").await;
     beside.refuses(&["create", "q", "--delay", "5m"], "--delay").await;
     beside.refuses(&["create", "q", "--max-message", "1GiB"], "--max-message").await;
+    beside.refuses(&["create", "q", "--max-messages", "0"], "or unlimited").await;
     beside.refuses(&["create", "q", "--kind", "fifo"], "normal, ordered and delay").await;
     beside.refuses(&["create", "q", "--ttl", "soon"], "length of time").await;
     for command in ["show", "groups", "messages", "update", "delete", "purge", "tail"] {
@@ -123,7 +124,7 @@ async fn what_cannot_be_is_refused_with_the_option_to_change() {
     beside
         .refuses(&["publish", "q", "1", "--delay", "1s", "--at", "2026-11-20T16:00:00Z"], "cannot be used with")
         .await;
-    assert!(parse(&["list"]).is_err(), "it has to be said where the store is");
+    assert!(parse(&["list", "--data-dir", "a", "--config", "b"]).is_err(), "the store is said once");
     beside.store.close().await;
 }
 
@@ -267,5 +268,26 @@ pipelines: { p: { source: { queue: declared }, targets: { out: { stdio: {} } } }
     beside.refuses(&["publish", "declared", r#"{"id":1}"#], "--config").await;
     beside.says(&["publish", "declared", "{}", "--unchecked"]).await;
     assert_eq!(beside.queues.get("declared").await.expect("a queue").messages, 2);
+    beside.store.close().await;
+}
+
+#[tokio::test]
+async fn a_queue_has_the_products_length_or_the_configurations_or_none() {
+    let beside = Beside::start().await;
+    let length = async |words: &[&str]| beside.json(words).await[0]["retention"]["maxMessages"].clone();
+    assert_eq!(length(&["create", "plain"]).await, 10_000);
+    assert_eq!(length(&["create", "long", "--max-messages", "unlimited"]).await, json!(null));
+    assert_eq!(length(&["update", "long", "--ttl", "1h"]).await, json!(null), "what is left out stays");
+    let file = beside.data_dir().join("sluicegate.yaml");
+    let text = "data_dir: .\nqueue_defaults: { max_messages: 7 }\n\
+        pipelines: { p: { source: { stdio: {} }, targets: { out: { stdio: {} } } } }\n";
+    std::fs::write(&file, text).expect("written");
+    let command =
+        parse(&["create", "configured", "--json", "--config", &file.display().to_string()]).expect("a command");
+    let mut out = Vec::new();
+    let place = command.place().find().expect("a place");
+    run(&command, &place, &mut |_| Ok(false), &mut out).await.expect("made");
+    let made: Value = serde_json::from_slice(&out).expect("JSON");
+    assert_eq!(made["retention"]["maxMessages"], 7);
     beside.store.close().await;
 }

@@ -20,7 +20,7 @@ fn parse(line: &str) -> Result<TraceArgs, clap::Error> {
 async fn answer(data_dir: &Path, line: &str) -> anyhow::Result<String> {
     let args = parse(&format!("{line} --data-dir {}", data_dir.display()))?;
     let mut out = Vec::new();
-    run(&args, &args.location.find()?, &mut out).await?;
+    run(&args, &args.store.find(None)?, &mut out).await?;
     Ok(String::from_utf8(out)?)
 }
 
@@ -132,7 +132,7 @@ async fn what_is_not_known_is_explained() {
         pipelines: { p: { source: { stdio: {} }, targets: { t: { stdio: {} } } } }\n";
     std::fs::write(&file, text).expect("written");
     let args = parse(&format!("m-77 --config {}", file.display())).expect("a command");
-    let unknown = run(&args, &args.location.find().expect("a place"), &mut Vec::new()).await.expect_err("no message");
+    let unknown = run(&args, &args.store.find(None).expect("a place"), &mut Vec::new()).await.expect_err("no message");
     assert!(unknown.to_string().contains("50 % of them") && unknown.to_string().contains("is 3h"), "{unknown}");
     store.close().await;
 }
@@ -140,7 +140,7 @@ async fn what_is_not_known_is_explained() {
 #[test]
 fn the_command_line_is_checked_before_anything_is_read() {
     for (line, complaint) in [
-        ("m-1", "required"),
+        ("m-1 --data-dir a --store postgres://h/d", "cannot be used with"),
         ("m-1 --data-dir a --config b", "cannot be used with"),
         ("m-1 --data-dir a --key k", "cannot be used with"),
         ("--data-dir a --settlement lost", "there are delivered, dropped"),
@@ -151,5 +151,5 @@ fn the_command_line_is_checked_before_anything_is_read() {
         assert!(refused.contains(complaint), "{line}: {refused}");
     }
     let args = parse("m-1 --store postgres://u:secret@db/x").expect("valid");
-    assert_eq!(args.location.find().expect("a place").options.location, Location::shared("postgres://u:secret@db/x"));
+    assert_eq!(args.store.find(None).expect("a place").options.location, Location::shared("postgres://u:secret@db/x"));
 }

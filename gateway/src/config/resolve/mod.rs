@@ -1,12 +1,14 @@
 //! From written to resolved: names, limits and rules across the whole configuration. Pure; every mistake is collected, and
 //! what is wrong in one part keeps no other from being checked.
 
+mod auth;
 mod cases;
 mod pipelines;
 mod plugins;
 mod queues;
 mod schemas;
 mod state;
+mod tenants;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -32,9 +34,19 @@ pub(crate) struct Resolver<'c> {
     root: &'c Node,
     attachments: &'c Attachments,
     base_of: &'c dyn Fn(Location) -> PathBuf,
+    whose: Whose,
     schemas: Vec<Arc<SchemaConfig>>,
     plugins: Vec<Arc<PluginConfig>>,
     wrong: Vec<(String, Diagnostic)>,
+}
+
+/// Whose configuration it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Whose {
+    /// The operator's: it has pipelines.
+    Operator,
+    /// A tenant's: it may have none yet.
+    Tenant,
 }
 
 /// Resolves a configuration. Parts of `root` that did not fit their shape may be missing from `written`; names in
@@ -44,12 +56,14 @@ pub(crate) fn resolve(
     root: &Node,
     attachments: &Attachments,
     base_of: &dyn Fn(Location) -> PathBuf,
+    whose: Whose,
 ) -> (Config, Vec<(String, Diagnostic)>) {
     let mut resolver = Resolver {
         written: &written.file,
         root,
         attachments,
         base_of,
+        whose,
         schemas: Vec::new(),
         plugins: Vec::new(),
         wrong: Vec::new(),
@@ -59,10 +73,13 @@ pub(crate) fn resolve(
     resolver.schemas();
     resolver.plugins();
     let queues = Arc::new(resolver.queues());
+    let offers = resolver.offers();
     let pipelines = resolver.pipelines();
     let tests = resolver.cases(&written.tests);
     let (store, receipts, encryption) = resolver.state();
     let dead_letters = resolver.dead_letters();
+    let auth = resolver.auth(server.listen);
+    let audit = resolver.audit();
     let data_dir = absolute(&base_of(root.place("/data_dir")), &written.file.data_dir);
     let version = resolver.version().into();
     let Resolver { schemas, plugins, wrong, .. } = resolver;
@@ -73,9 +90,13 @@ pub(crate) fn resolve(
         receipts,
         dead_letters,
         encryption,
+        auth,
+        audit,
         schemas,
         plugins,
+        queue_defaults: written.file.queue_defaults,
         queues,
+        offers,
         pipelines,
         tests,
         version,
@@ -132,6 +153,7 @@ impl Resolver<'_> {
             header_read_timeout: self.span("/server/header_read_timeout", server.header_read_timeout, ("100ms", "5m")),
             body_read_timeout: self.span("/server/body_read_timeout", server.body_read_timeout, ("100ms", "10m")),
             drain_timeout: self.span("/server/drain_timeout", server.drain_timeout, ("0s", "1h")),
+            access_log: server.access_log,
         }
     }
 

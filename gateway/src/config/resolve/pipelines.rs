@@ -12,7 +12,7 @@ use sluicegate_engine::retry::{Exhausted, RetryPolicy};
 use sluicegate_engine::step::Unroutable;
 
 use super::schemas::refers_elsewhere;
-use super::{Resolver, absolute};
+use super::{Resolver, Whose, absolute};
 use crate::config::attachments::hex;
 use crate::config::resolved::{ComponentConfig, PipelineConfig, PluginConfig, StepConfig};
 use crate::config::tree::{Node, join};
@@ -22,7 +22,10 @@ use crate::config::written::{
 
 impl Resolver<'_> {
     pub(super) fn pipelines(&mut self) -> Vec<PipelineConfig> {
-        if self.root.get("pipelines").is_none_or(|node| node.entries().is_empty()) {
+        let is_empty = self.root.get("pipelines").is_none_or(|node| node.entries().is_empty());
+        // A gateway of tenants' pipelines needs none of its own.
+        let has_offers = self.root.get("tenants").is_some();
+        if is_empty && self.whose == Whose::Operator && !has_offers {
             self.wrong("", "there is no pipeline").hint = Some("define at least one under `pipelines:`".to_owned());
         }
         let written = self.written;
@@ -246,7 +249,9 @@ impl Resolver<'_> {
         digest.update(format!("{pointer}\0{}\0{written}", base_dir.display()));
         for queue in queues_of(section) {
             let declared = self.root.find(&join("/queues", queue)).map(Node::to_json).unwrap_or_default();
-            digest.update(format!("\0queue {queue} {declared}"));
+            // What it leaves out.
+            let defaults = self.root.find("/queue_defaults").map(Node::to_json).unwrap_or_default();
+            digest.update(format!("\0queue {queue} {declared} {defaults}"));
         }
         for step in steps {
             match step {

@@ -17,6 +17,7 @@ pub use sqlite::STORE_FILE;
 pub(crate) use sqlite::{BUSY_TIMEOUT, Sqlite, SqliteConnection, UNFINISHED_FILE, create_folder};
 pub(crate) use value::{Row, Value};
 
+use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::place::Place;
 use crate::vault::{Encryption, Vault};
@@ -48,6 +49,14 @@ impl Database {
         match self {
             Self::Sqlite(sqlite) => &sqlite.vault,
             Self::Postgres(postgres) => &postgres.vault,
+        }
+    }
+
+    /// What time it is.
+    pub fn clock(&self) -> &Clock {
+        match self {
+            Self::Sqlite(sqlite) => &sqlite.clock,
+            Self::Postgres(postgres) => &postgres.clock,
         }
     }
 
@@ -139,18 +148,11 @@ impl Connection {
         }
     }
 
-    /// Milliseconds since the Unix epoch by the database's clock, which is the same for all gateways on it.
-    ///
-    /// # Errors
-    /// What the database says, sorted.
-    pub async fn now_ms(&mut self) -> Result<i64, StoreError> {
-        let sql = match self.backend() {
-            Backend::Sqlite => "SELECT CAST(unixepoch('subsec') * 1000 AS INTEGER)",
-            Backend::Postgres => "SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
-        };
-        match self.query_first(sql, &[]).await? {
-            Some(row) => row.integer(0),
-            None => Err(self.failed("no time")),
+    /// Milliseconds since the Unix epoch by this gateway's clock.
+    pub fn now_ms(&self) -> u64 {
+        match self {
+            Self::Sqlite(connection) => connection.clock().now_ms(),
+            Self::Postgres(connection) => connection.clock().now_ms(),
         }
     }
 

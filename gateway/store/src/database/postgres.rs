@@ -1,5 +1,7 @@
 //! PostgreSQL: connections, statements and values.
 
+mod failures;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::error::Error as _;
@@ -11,12 +13,13 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls, Statement};
 
+use self::failures::{failed, unanswered};
 use super::tls;
 use super::value::{Row, Value};
+use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::place::{DatabaseUrl, Place};
 use crate::signals::Signals;
@@ -41,6 +44,7 @@ const CACHED_STATEMENTS: usize = 256;
 pub(crate) struct Postgres {
     pub place: Place,
     pub vault: Arc<Vault>,
+    pub clock: Clock,
     config: Box<Config>,
     tls: Option<tls::Connector>,
 }
@@ -79,7 +83,7 @@ impl Postgres {
         }
         let place = Place::Server(name(&config).into());
         let vault = Arc::new(Vault::new(place.clone(), None));
-        Ok(Self { place, vault, config: Box::new(config), tls })
+        Ok(Self { place, vault, clock: Clock::default(), config: Box::new(config), tls })
     }
 
     /// Connects. What other sessions announce goes to `listener`.
@@ -107,6 +111,7 @@ impl Postgres {
             statements: HashMap::new(),
             place: self.place.clone(),
             vault: Arc::clone(&self.vault),
+            clock: self.clock.clone(),
             doing,
         };
         // A commit that is answered is on the disk, whatever the server's default. Stricter settings stay.
@@ -172,12 +177,17 @@ pub(crate) struct PostgresConnection {
     statements: HashMap<String, Statement>,
     place: Place,
     vault: Arc<Vault>,
+    clock: Clock,
     pub doing: &'static str,
 }
 
 impl PostgresConnection {
     pub fn place(&self) -> &Place {
         &self.place
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     pub async fn execute(&mut self, sql: &str, arguments: &[Value]) -> Result<u64, StoreError> {
@@ -243,61 +253,6 @@ impl PostgresConnection {
             Err(_) => Err(unanswered(&self.place, self.doing)),
         }
     }
-}
-
-fn unanswered(place: &Place, doing: &'static str) -> StoreError {
-    StoreError::Unreachable {
-        place: place.clone(),
-        doing,
-        cause: format!("the server has not answered for {ANSWER_TIMEOUT:?}"),
-    }
-}
-
-/// Sorts an error by what to do about it.
-fn failed(place: &Place, doing: &'static str, error: &tokio_postgres::Error) -> StoreError {
-    let place = place.clone();
-    let Some(database) = error.as_db_error() else {
-        let cause = error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
-        return if is_of_the_connection(error) {
-            StoreError::Unreachable { place, doing, cause }
-        } else {
-            StoreError::Database { place, doing, cause }
-        };
-    };
-    // Codes: https://www.postgresql.org/docs/current/errcodes-appendix.html
-    let (code, cause) = (database.code(), database.message().to_owned());
-    match code {
-        &SqlState::DISK_FULL => StoreError::Full { place, doing },
-        &SqlState::TOO_MANY_CONNECTIONS => StoreError::Connections { place, doing },
-        &SqlState::READ_ONLY_SQL_TRANSACTION => StoreError::ReadOnly { place, doing },
-        &SqlState::INSUFFICIENT_PRIVILEGE => StoreError::NotPermitted { place, doing, cause },
-        &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED => {
-            StoreError::Conflict { place, doing }
-        }
-        &SqlState::LOCK_NOT_AVAILABLE => StoreError::Locked { place, doing, waited: ANSWER_TIMEOUT },
-        &SqlState::INVALID_CATALOG_NAME => StoreError::Credentials { place, cause },
-        &SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED => StoreError::Damaged { place, doing, cause },
-        &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW => {
-            StoreError::Unreachable { place, doing, cause }
-        }
-        other if other.code().starts_with("08") => StoreError::Unreachable { place, doing, cause },
-        other if other.code().starts_with("28") => StoreError::Credentials { place, cause },
-        other => StoreError::Database { place, doing, cause: format!("{cause} (SQLSTATE {})", other.code()) },
-    }
-}
-
-/// Reset, refused, timed out, closed, or TLS that did not come about.
-fn is_of_the_connection(error: &tokio_postgres::Error) -> bool {
-    let mut source = error.source();
-    while let Some(cause) = source {
-        if cause.is::<std::io::Error>() {
-            return true;
-        }
-        source = cause.source();
-    }
-    error.is_closed()
-        || error.source().is_none()
-        || ["error connecting", "error performing TLS"].iter().any(|words| error.to_string().starts_with(words))
 }
 
 impl ToSql for Value {

@@ -11,6 +11,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags};
 
 use super::value::{Row, Value};
+use crate::clock::Clock;
 use crate::error::StoreError;
 use crate::place::Place;
 use crate::vault::Vault;
@@ -38,13 +39,14 @@ pub(crate) struct Sqlite {
     pub place: Place,
     pub busy_timeout: Duration,
     pub vault: Arc<Vault>,
+    pub clock: Clock,
 }
 
 impl Sqlite {
     fn new(path: PathBuf, busy_timeout: Duration) -> Self {
         let place = Place::file(&path);
         let vault = Arc::new(Vault::new(place.clone(), None));
-        Self { place, path, busy_timeout, vault }
+        Self { place, path, busy_timeout, vault, clock: Clock::default() }
     }
 
     /// Makes the folder (0700) and the file (0600) where they are missing. Others than the gateway's user have no
@@ -137,6 +139,10 @@ pub(crate) struct SqliteConnection {
 impl SqliteConnection {
     pub fn place(&self) -> &Place {
         &self.sqlite.place
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.sqlite.clock
     }
 
     pub fn execute(&mut self, sql: &str, arguments: &[Value]) -> Result<u64, StoreError> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Connection;
 use crate::error::StoreError;
 use crate::place::Place;
-use crate::vault::{self, Vault};
+use crate::vault::{self, Identity, Vault};
 
 /// A value of a column or of a statement's `$n`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,30 +164,40 @@ impl Row {
         self.optional(column, Self::bytes)
     }
 
-    /// A body that the store's vault has sealed without an identity.
-    ///
-    /// # Errors
-    /// As [`Vault::open`] besides.
-    pub fn body(&self, column: usize) -> Result<Bytes, StoreError> {
-        self.body_of(column, b"")
-    }
-
     /// A body that was sealed for the record of this identity.
     ///
     /// # Errors
     /// As [`Vault::open`] besides.
-    pub fn body_of(&self, column: usize, identity: &[u8]) -> Result<Bytes, StoreError> {
+    pub fn body_of(&self, column: usize, identity: Identity<'_>) -> Result<Bytes, StoreError> {
         self.vault.open(self.bytes(column)?, identity, self.doing)
+    }
+
+    /// The same, or one that was sealed without an identity, as those of inboxes and queues once were.
+    ///
+    /// # Errors
+    /// As [`Vault::open`] besides.
+    pub fn once_unbound_body_of(&self, column: usize, identity: Identity<'_>) -> Result<Bytes, StoreError> {
+        self.vault.open_once_unbound(self.bytes(column)?, identity, self.doing)
     }
 
     /// Reads anew the keys that bodies are opened with.
     ///
     /// # Errors
     /// `MasterKey`; what is wrong with the database.
-    pub async fn renew_keys(&self, connection: &mut Connection) -> Result<bool, StoreError> {
+    pub async fn renew_keys(&self, connection: &mut Connection) -> Result<(), StoreError> {
         let renewed = vault::reload(connection, &self.vault).await;
         connection.set_doing(self.doing);
-        renewed
+        renewed.map(drop)
+    }
+
+    /// Of its texts and bytes.
+    pub fn size_bytes(&self) -> usize {
+        let size = |value: &Value| match value {
+            Value::Null | Value::Integer(_) => 0,
+            Value::Text(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+        };
+        self.values.iter().map(size).sum()
     }
 
     /// A stored value makes no sense.

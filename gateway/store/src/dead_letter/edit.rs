@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sluicegate_engine::message::{Message, now_ms};
+use sluicegate_engine::message::Message;
 
 use super::redriven::state;
 use super::stored::{self, Part};
@@ -31,7 +31,7 @@ impl Store {
         };
         let body = edit.as_ref().and_then(|edit| edit.body.as_deref());
         let body = body.map(|body| stored::seal(self.vault(), id, Part::Edited, body)).transpose()?;
-        let made = edit.is_some().then(|| (now_ms(), by.to_owned()));
+        let made = edit.is_some().then(|| (self.now_ms(), by.to_owned()));
         self.change(EditLetter { id: id.to_owned(), made, head, body }).await
     }
 }

@@ -20,7 +20,7 @@ use crate::error::StoreError;
 
 pub(crate) use filter::Conditions;
 pub use group::{Group, GroupPage, MAX_PAGE_GROUPS};
-pub(crate) use read::read_letter;
+pub(crate) use read::try_read_letter;
 pub use read::{LetterPage, MAX_PAGE_BYTES};
 pub(crate) use redriven::{delete_redriven, hold_redriven, is_being_redriven, state};
 #[cfg(test)]

@@ -153,6 +153,27 @@ impl Question for Whole {
     }
 }
 
+/// The same for who reads one after the other: one that cannot be opened keeps no other back, and the inner error says why.
+/// Takes up keys first that another gateway has just made, if that is what is missing.
+///
+/// # Errors
+/// `Encrypted`, `MasterKey`: this gateway can open none of them. What is wrong with the database.
+pub(crate) async fn try_read_letter(
+    connection: &mut Connection,
+    id: &str,
+) -> Result<Option<Result<KeptLetter, StoreError>>, StoreError> {
+    let Some(row) = read_row(connection, id).await? else { return Ok(None) };
+    let mut letter = stored::decode(&row);
+    if let Err(StoreError::UnknownKey { .. }) = letter {
+        row.renew_keys(connection).await?;
+        letter = stored::decode(&row);
+    }
+    match letter {
+        Err(error) if !error.is_of_one_record() => Err(error),
+        letter => Ok(Some(letter)),
+    }
+}
+
 /// The dead letter with exactly this id.
 pub(crate) async fn read_letter(connection: &mut Connection, id: &str) -> Result<Option<KeptLetter>, StoreError> {
     read_row(connection, id).await?.map(|row| stored::decode(&row)).transpose()

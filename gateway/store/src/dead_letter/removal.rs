@@ -1,7 +1,6 @@
 //! Removing dead letters: by hand, and by age and count. What is on its way again is never removed.
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
 use super::redriven::state;
 use super::{Changed, Conditions, Filter};
@@ -30,7 +29,7 @@ impl Store {
     /// # Errors
     /// What is wrong with the store; some may be deleted then.
     pub async fn purge_letters(&self, filter: &Filter) -> Result<u64, StoreError> {
-        let now = now_ms().saturating_add(1);
+        let now = self.now_ms().saturating_add(1);
         let filter = Filter { until_ms: Some(filter.until_ms.map_or(now, |until| until.min(now))), ..filter.clone() };
         let mut deleted = 0;
         loop {
@@ -50,7 +49,7 @@ impl Store {
     pub async fn trim_letters(&self, keep_ms: Option<u64>, max: Option<u64>) -> Result<u64, StoreError> {
         let mut deleted = 0;
         if let Some(keep_ms) = keep_ms {
-            let until_ms = Some(now_ms().saturating_sub(keep_ms));
+            let until_ms = Some(self.now_ms().saturating_sub(keep_ms));
             deleted += self.purge_letters(&Filter { until_ms, ..Filter::default() }).await?;
         }
         if let Some(max) = max {

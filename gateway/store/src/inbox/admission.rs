@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sluicegate_engine::delivery::Outcome;
 use sluicegate_engine::inbox::{Entry, Progress};
-use sluicegate_engine::message::{Message, now_ms};
+use sluicegate_engine::message::Message;
 use tokio::sync::oneshot;
 
 use super::backlog::Reservation;
@@ -81,7 +81,7 @@ impl Store {
         let Admission { pipeline, messages, ordered, idempotency, wait, backlog } = admission;
         let ledger = self.ledgers().of(&pipeline);
         ledger.count(self).await?;
-        let received_at_ms = now_ms();
+        let received_at_ms = self.now_ms();
         let mut entries = Vec::with_capacity(messages.len());
         for message in messages {
             let message = Arc::new(message);
@@ -89,7 +89,7 @@ impl Store {
             // One with a time to come is parked until then, and in nobody's way.
             let not_before_ms = message.deliver_at_ms.unwrap_or_default();
             let entry = Entry { original: Arc::clone(&message), message, progress, not_before_ms, ordered };
-            let stored = StoredEntry::new(&entry, self.vault()).map_err(|error| match error {
+            let stored = StoredEntry::new(&entry, &pipeline, self.vault()).map_err(|error| match error {
                 NotStored::Head(error) => self.refused(error.to_string()),
                 NotStored::Body(error) => error,
             })?;

@@ -69,7 +69,7 @@ impl Ledger {
 
     /// Room for these, if there is any.
     pub(super) fn reserve(self: &Arc<Self>, entries: &[StoredEntry], limit: Backlog) -> Option<Reservation> {
-        let now = sluicegate_engine::message::now_ms();
+        let now = self.clock.now_ms();
         let counted = entries.iter().filter(|entry| counts(&entry.lane, entry.not_before_ms > now));
         let (messages, bytes) = counted.fold((0, 0), |(messages, bytes), entry| (messages + 1, bytes + entry.bytes));
         let mut books = self.books();

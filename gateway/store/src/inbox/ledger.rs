@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OnceCell, oneshot};
 use tokio::time::Instant;
 
 use super::stored::{ClaimedEntry, StoredEntry};
+use crate::clock::Clock;
 
 /// How often claims walk from the start again, in case something came in behind them.
 const WALK_AGAIN: Duration = Duration::from_secs(1);
@@ -24,6 +25,7 @@ const COUNT_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Ledger {
     pub pipeline: Arc<str>,
+    pub(super) clock: Clock,
     /// What the store announces when there may be something to claim.
     pub topic: String,
     /// Something changed here that is worth another look.
@@ -104,11 +106,6 @@ impl Claim {
         }
     }
 
-    /// Of an entry that cannot be read.
-    pub fn unreadable(run: u64) -> Self {
-        Self { run, lane: Arc::from(""), key_hash: None, redrive: None, counted: None }
-    }
-
     /// Whether nothing but its row goes when it goes.
     pub fn is_plain(&self) -> bool {
         self.key_hash.is_none() && self.redrive.is_none()
@@ -121,9 +118,10 @@ pub(super) fn counts(lane: &str, timed: bool) -> bool {
 }
 
 impl Ledger {
-    pub fn new(pipeline: &Arc<str>) -> Self {
+    pub fn new(pipeline: &Arc<str>, clock: Clock) -> Self {
         Self {
             pipeline: Arc::clone(pipeline),
+            clock,
             topic: format!("inbox/{pipeline}"),
             changed: Notify::new(),
             counted: OnceCell::new(),

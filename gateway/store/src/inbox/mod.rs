@@ -5,9 +5,14 @@
 //! what is ready from where the last one ended, and writes nothing. On PostgreSQL a claim writes the gateway's name into
 //! the rows, so that several gateways share the work and take over from each other.
 //!
+//! An entry that cannot be opened (its key is not there, or it was changed) keeps no other back, nor the next of its key:
+//! it is logged, counted (`sluicegate_inbox_messages_unreadable_total`) and set aside. It stays where it is, no part of the
+//! backlog, and is tried again ten minutes later and whenever its pipeline starts.
+//!
 //! Read `ledger.rs` first (what is in memory), then `rows.rs` (what changes rows), then `source.rs`.
 
 mod admission;
+mod aside;
 mod backlog;
 mod ledger;
 mod outlook;
@@ -32,6 +37,7 @@ use sluicegate_engine::lanes::Lanes;
 use sluicegate_engine::source::Source;
 
 use crate::change::{Change, Transaction};
+use crate::clock::Clock;
 use crate::database::{Connection, Value};
 use crate::error::StoreError;
 use crate::reader::Question;
@@ -76,7 +82,8 @@ impl Inbox for StoreInbox {
 
     async fn park(&self, entry: Entry) -> Result<(), Failure> {
         let id = &entry.message.id;
-        let stored = StoredEntry::new(&entry, self.store.vault()).map_err(|error| unparked(error, id))?;
+        let stored =
+            StoredEntry::new(&entry, &self.ledger.pipeline, self.store.vault()).map_err(|error| unparked(error, id))?;
         if stored.size_bytes() > MAX_ENTRY_BYTES {
             return Err(Failure::permanent(format!(
                 "cannot park message {id} of {} bytes: the store takes {MAX_ENTRY_BYTES}; lower the source's body limit",
@@ -110,13 +117,21 @@ fn unparked(error: NotStored, id: &str) -> Failure {
 }
 
 /// What is known of each pipeline's inbox.
-#[derive(Debug, Default)]
-pub(crate) struct Ledgers(Mutex<HashMap<Arc<str>, Arc<Ledger>>>);
+#[derive(Debug)]
+pub(crate) struct Ledgers {
+    clock: Clock,
+    by_pipeline: Mutex<HashMap<Arc<str>, Arc<Ledger>>>,
+}
 
 impl Ledgers {
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, by_pipeline: Mutex::default() }
+    }
+
     pub fn of(&self, pipeline: &Arc<str>) -> Arc<Ledger> {
-        let mut ledgers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ledger = ledgers.entry(Arc::clone(pipeline)).or_insert_with(|| Arc::new(Ledger::new(pipeline)));
+        let mut ledgers = self.by_pipeline.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Ledger::new(pipeline, self.clock.clone()));
+        let ledger = ledgers.entry(Arc::clone(pipeline)).or_insert_with(new);
         Arc::clone(ledger)
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct LookAhead {
 pub(super) struct Outlook {
     /// When the next is due, after `now_ms`.
     pub next_ms: Option<u64>,
-    /// Whether nothing of the pipeline is left, in any lane.
+    /// Whether nothing of the pipeline is left, in any lane, but for what is set aside.
     pub is_empty: bool,
 }
 
@@ -29,7 +29,7 @@ pub(super) const NEXT: [&str; 2] = [
      AND claimed_by IS NULL ORDER BY ready_at_ms LIMIT 1",
 ];
 
-pub(super) const ANY: &str = "SELECT 1 FROM inbox WHERE pipeline = $1 LIMIT 1";
+pub(super) const ANY: &str = "SELECT 1 FROM inbox WHERE pipeline = $1 AND leads IN (0, 1) LIMIT 1";
 
 #[async_trait]
 impl Question for LookAhead {

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{ORDERED, backlog, outlook, rows, stored, walk};
+use super::{ORDERED, aside, backlog, outlook, rows, stored, walk};
 use crate::database::{Backend, Connection, Value};
 use crate::error::StoreError;
 use crate::place::Location;
@@ -32,6 +32,7 @@ async fn an_index_answers_each_and_nothing_is_scanned_or_sorted() {
         outlook::NEXT[0].to_owned(),
         outlook::NEXT_LANE[0].to_owned(),
         outlook::ANY.to_owned(),
+        aside::ANY_ASIDE.to_owned(),
         backlog::COUNT[0].to_owned(),
         ORDERED.to_owned(),
         rows::PROMOTE.to_owned(),

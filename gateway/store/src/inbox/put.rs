@@ -30,7 +30,7 @@ impl Put {
     pub async fn new(store: &Store, pipeline: &Arc<str>, entry: &Entry) -> Result<Result<Self, String>, StoreError> {
         let ledger = store.ledgers().of(pipeline);
         ledger.count(store).await?;
-        let entry = match StoredEntry::new(entry, store.vault()) {
+        let entry = match StoredEntry::new(entry, pipeline, store.vault()) {
             Ok(entry) => entry,
             Err(NotStored::Head(error)) => return Ok(Err(error.to_string())),
             Err(NotStored::Body(error)) => return Err(error),

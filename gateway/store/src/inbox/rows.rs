@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
-use sluicegate_engine::message::now_ms;
 
 use super::ledger::Ledger;
 use super::stored::{self, CONTENT_COLUMNS, StoredEntry};
@@ -25,7 +24,7 @@ pub(super) struct Readiness {
 impl Readiness {
     /// Not before this time; at once if it has come already. To be asked for within the change: see the module.
     pub fn new(ledger: &Ledger, not_before_ms: u64) -> Self {
-        let now = now_ms();
+        let now = ledger.clock.now_ms();
         if not_before_ms > now {
             Self { timed: true, ready_at_ms: not_before_ms }
         } else {
@@ -141,7 +140,7 @@ pub(super) async fn promote(
     lane: &Arc<str>,
     key_hash: &Bytes,
 ) -> Result<Option<Readiness>, StoreError> {
-    let now = now_ms();
+    let now = ledger.clock.now_ms();
     let stamp = ledger.books().stamp(now);
     let arguments = place(ledger, lane, key_hash).into_iter().chain([now.into(), stamp.into()]).collect::<Vec<_>>();
     let Some(row) = transaction.query_first(PROMOTE, &arguments).await? else { return Ok(None) };
@@ -205,6 +204,20 @@ pub(super) async fn release(
     }
     transaction.announce(&ledger.topic);
     Ok(())
+}
+
+/// Sets an entry aside that cannot be opened, until it is taken up again. Returns whether it was there. Of an ordered one,
+/// the next of its key is the caller's to [`promote`].
+pub(super) async fn set_aside(transaction: &mut Transaction<'_>, seq: i64, again_ms: u64) -> Result<bool, StoreError> {
+    let mut sql = "UPDATE inbox SET leads = 2, timed = 1, ready_at_ms = $2, key_hash = NULL, claimed_by = NULL \
+        WHERE seq = $1"
+        .to_owned();
+    let mut arguments = vec![seq.into(), Value::from(again_ms)];
+    if transaction.backend() == Backend::Postgres {
+        arguments.push(transaction.owner().into());
+        sql.push_str(" AND claimed_by = $3");
+    }
+    Ok(transaction.execute(&sql, &arguments).await? > 0)
 }
 
 /// Lets an entry be claimed again later, as this attempt. Returns whether it was there.

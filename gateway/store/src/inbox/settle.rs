@@ -6,7 +6,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sluicegate_engine::delivery::{Outcome, Settled, Settlement};
 use sluicegate_engine::failure::Failure;
-use sluicegate_engine::message::now_ms;
 
 use super::ledger::{Claim, Ledger, counts, told};
 use super::rows::{self, Readiness};
@@ -64,7 +63,7 @@ impl SettleBatch {
             released: Vec::new(),
             told: Vec::new(),
         };
-        let now = now_ms();
+        let now = ledger.clock.now_ms();
         for settled in batch {
             let Some(seq) = stored::seq(settled.token) else { continue };
             let (claim, awaited) = {
@@ -86,7 +85,7 @@ impl SettleBatch {
                 }
                 Settlement::Postponed { after, attempt } => match &outcome.parked {
                     Some(entry) => {
-                        let entry = StoredEntry::new(entry, vault)
+                        let entry = StoredEntry::new(entry, &ledger.pipeline, vault)
                             .map_err(|error| super::unparked(error, &settled.message.id))?;
                         settling.replaced.push((seq, claim, entry));
                     }

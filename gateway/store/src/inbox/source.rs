@@ -7,33 +7,32 @@ use async_trait::async_trait;
 use sluicegate_engine::delivery::{Received, Settled};
 use sluicegate_engine::failure::Failure;
 use sluicegate_engine::lanes::Lanes;
-use sluicegate_engine::message::now_ms;
 use sluicegate_engine::source::{Connection, Inlet, Settler, Source};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::LaneWanted;
-use super::ledger::{Claim, Ledger};
+use super::aside::{self, Waited};
+use super::ledger::Ledger;
 use super::outlook::{KeptLanes, LookAhead};
 use super::settle::{Release, SettleBatch};
 use super::stored::ClaimedEntry;
 use super::take::{Asking, Take, Ticket};
 use super::walk::LookForReady;
+use crate::clock::CLOCK_PATIENCE;
 use crate::database::Backend;
 use crate::error::StoreError;
 use crate::leases::RELEASED;
 use crate::store::Store;
 
-/// Longest sleep toward a time: clocks are set forward and back.
-const CLOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How often lanes of targets that are gone are looked for.
 const LANES_PATIENCE: Duration = Duration::from_secs(1);
 /// How often it is looked whether something has come without a word: a signal may get lost between gateways, and
 /// commands write beside the gateway.
 const SHARED_FALLBACK: Duration = Duration::from_secs(5);
 const EMBEDDED_FALLBACK: Duration = Duration::from_secs(2);
-/// A claim that belongs to no run is never given up: of what cannot be read.
-const NO_RUN: u64 = 0;
+/// How often it is looked for what was set aside long enough ago.
+const ASIDE_PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) struct InboxSource {
     pub store: Arc<Store>,
@@ -58,12 +57,7 @@ impl Run {
 impl Drop for Run {
     fn drop(&mut self) {
         let seqs = self.ledger.end_run(self.number);
-        if self.store.backend() == Backend::Postgres && !seqs.is_empty() {
-            let ledger = Arc::clone(&self.ledger);
-            if !self.store.submit(Release { ledger, seqs: seqs.clone() }) {
-                self.ledger.books().orphans.extend(seqs);
-            }
-        }
+        give_back(&self.store, &self.ledger, seqs);
     }
 }
 
@@ -71,6 +65,7 @@ impl Drop for Run {
 impl Source for InboxSource {
     async fn connect(&mut self) -> Result<Connection, Failure> {
         self.ledger.count(&self.store).await?;
+        aside::take_up(&self.store, &self.ledger, Waited::AnyTime).await?;
         let inlet = InboxInlet {
             news: self.store.signals().subscribe(&self.ledger.topic),
             released: self.store.signals().subscribe(RELEASED),
@@ -79,6 +74,7 @@ impl Source for InboxSource {
             lanes: self.lanes.clone(),
             deserted: Vec::new(),
             looked_for_lanes: None,
+            looked_aside: Instant::now(),
             run: Arc::clone(&self.run),
         };
         let settler = InboxSettler { store: Arc::clone(&self.store), ledger: Arc::clone(&self.ledger) };
@@ -95,6 +91,8 @@ struct InboxInlet {
     /// Lanes of targets that are gone, and when they were looked for.
     deserted: Vec<Arc<str>>,
     looked_for_lanes: Option<Instant>,
+    /// When it was looked for what was set aside.
+    looked_aside: Instant,
     run: Arc<Run>,
 }
 
@@ -108,11 +106,12 @@ impl Inlet for InboxInlet {
             let mut changed = std::pin::pin!(ledger.changed.notified());
             changed.as_mut().enable();
             let is_last = self.lanes.is_last();
-            let now = now_ms();
+            let now = store.now_ms();
             let lanes = self.wanted().await?;
             let entries = self.claim(lanes.clone(), max, now).await?;
-            if !entries.is_empty() {
-                return Ok(entries.into_iter().map(ClaimedEntry::into_received).collect());
+            let received = self.open(entries).await?;
+            if !received.is_empty() {
+                return Ok(received);
             }
             let (pipeline, lanes) = (Arc::clone(&ledger.pipeline), lanes.into_iter().map(|lane| lane.name).collect());
             let outlook = store.ask(LookAhead { pipeline, lanes, now_ms: now }).await?;
@@ -120,7 +119,7 @@ impl Inlet for InboxInlet {
                 return Err(Failure::end_of_input());
             }
             let patience = match outlook.next_ms {
-                Some(at) => Duration::from_millis(at.saturating_sub(now_ms()).max(1)).min(CLOCK_PATIENCE),
+                Some(at) => Duration::from_millis(at.saturating_sub(store.now_ms()).max(1)).min(CLOCK_PATIENCE),
                 None if store.backend() == Backend::Postgres => SHARED_FALLBACK,
                 None => EMBEDDED_FALLBACK,
             };
@@ -155,6 +154,10 @@ impl InboxInlet {
             self.deserted = kept.into_iter().filter(|lane| !is_known(lane)).collect();
             self.looked_for_lanes = Some(Instant::now());
         }
+        if self.looked_aside.elapsed() >= ASIDE_PATIENCE {
+            aside::take_up(&self.store, &self.ledger, Waited::LongEnough).await?;
+            self.looked_aside = Instant::now();
+        }
         let open = self.lanes.open();
         let books = self.ledger.books();
         let open = open.into_iter().map(|lane| LaneWanted {
@@ -169,22 +172,13 @@ impl InboxInlet {
         Ok(open.chain(deserted).collect())
     }
 
-    async fn claim(
-        &self,
-        lanes: Vec<LaneWanted>,
-        max_messages: usize,
-        now_ms: u64,
-    ) -> Result<Vec<ClaimedEntry>, StoreError> {
+    async fn claim(&self, lanes: Vec<LaneWanted>, max_messages: usize, now_ms: u64) -> Result<Unopened, StoreError> {
         let (ledger, run) = (Arc::clone(&self.ledger), self.run.number);
-        match self.store.backend() {
+        let entries = match self.store.backend() {
             Backend::Sqlite => {
                 let walk = ledger.walk(now_ms);
                 let found = self.store.ask(LookForReady { ledger, lanes, max_messages, now_ms }).await?;
-                for (seq, error) in found.damaged {
-                    tracing::error!(pipeline = %self.ledger.pipeline, seq, %error, "a message of the inbox cannot be read; it stays where it is");
-                    self.ledger.books().enter_claim(seq, Claim::unreadable(NO_RUN));
-                }
-                Ok(walk.claim(run, found.entries, found.cursors))
+                walk.claim(run, found.entries, found.cursors)
             }
             Backend::Postgres => {
                 let ticket = Arc::new(Ticket::default());
@@ -193,9 +187,76 @@ impl InboxInlet {
                 let taken =
                     self.store.change(Take { ledger, run, lanes, max_messages, now_ms, orphans, ticket }).await?;
                 asking.done();
-                Ok(taken)
+                taken
+            }
+        };
+        let seqs = entries.iter().map(|entry| entry.seq).collect();
+        let kept = Kept { store: Arc::clone(&self.store), ledger: Arc::clone(&self.ledger), seqs };
+        Ok(Unopened { entries, kept })
+    }
+
+    /// What can be opened, in its order; the rest is set aside.
+    async fn open(&self, Unopened { entries, kept }: Unopened) -> Result<Vec<Received>, StoreError> {
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut received = Vec::with_capacity(entries.len());
+        let mut unreadable = Vec::new();
+        for one in self.store.open_all(entries).await? {
+            match one {
+                Ok(one) => received.push(one),
+                Err(one) => unreadable.push(one),
             }
         }
+        if !unreadable.is_empty() {
+            aside::set_aside(&self.store, &self.ledger, &unreadable).await?;
+        }
+        kept.handed_over();
+        Ok(received)
+    }
+}
+
+/// Claimed entries that nobody has opened.
+struct Unopened {
+    entries: Vec<ClaimedEntry>,
+    kept: Kept,
+}
+
+/// What is claimed and not handed over: if who asked has gone, or it could not be opened, it is given back, at once: another
+/// gateway may be able to open it.
+struct Kept {
+    store: Arc<Store>,
+    ledger: Arc<Ledger>,
+    seqs: Vec<i64>,
+}
+
+impl Kept {
+    fn handed_over(mut self) {
+        self.seqs.clear();
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if self.seqs.is_empty() {
+            return;
+        }
+        let mut books = self.ledger.books();
+        self.seqs.retain(|seq| books.forget(*seq).is_some());
+        books.walk_from_start();
+        drop(books);
+        give_back(&self.store, &self.ledger, std::mem::take(&mut self.seqs));
+        self.ledger.changed.notify_waiters();
+    }
+}
+
+/// Gives back what is claimed in the database, now or with the next claim.
+fn give_back(store: &Arc<Store>, ledger: &Arc<Ledger>, seqs: Vec<i64>) {
+    if store.backend() == Backend::Postgres
+        && !seqs.is_empty()
+        && !store.submit(Release { ledger: Arc::clone(ledger), seqs: seqs.clone() })
+    {
+        ledger.books().orphans.extend(seqs);
     }
 }
 

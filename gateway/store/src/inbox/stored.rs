@@ -10,8 +10,9 @@ use sluicegate_engine::delivery::{Received, Resumption, Token};
 use sluicegate_engine::inbox::{Entry, Progress, Redrive, Waypoint};
 use sluicegate_engine::message::{Body, Message, now_ms};
 
-use crate::database::{Connection, Row, Value};
+use crate::database::{Row, Value};
 use crate::error::StoreError;
+use crate::opening::Sealed;
 use crate::stored_message::{self, NotStored, StoredAttempt};
 use crate::vault::{DEFAULT_TENANT, Vault};
 
@@ -37,19 +38,25 @@ pub(super) struct StoredEntry {
 }
 
 impl StoredEntry {
+    /// For the inbox of this pipeline.
+    ///
     /// # Errors
     /// A body that cannot be sealed. The heads are no reason that is known: every value has a JSON form.
-    pub fn new(entry: &Entry, vault: &Vault) -> Result<Self, NotStored> {
-        // It is read within milliseconds for the most part: compressing costs more than it saves.
-        let seal = |message: &Message| vault.seal(DEFAULT_TENANT, message.body.bytes(), false);
+    pub fn new(entry: &Entry, pipeline: &str, vault: &Vault) -> Result<Self, NotStored> {
+        let seal = |message: &Message, part: Part, head: &str| {
+            // It is read within milliseconds for the most part: compressing costs more than it saves.
+            vault.seal(DEFAULT_TENANT, message.body.bytes(), false, &body_identity(pipeline, part, head))
+        };
         let Entry { original, message, progress, not_before_ms, ordered } = entry;
         let head = stored_message::head(message)?;
         let (mut original_head, mut original_body) = (None, None);
         if !Arc::ptr_eq(original, message) {
             original_head = Some(stored_message::head(original)?).filter(|original| *original != head);
-            original_body = (original.body != message.body).then(|| seal(original)).transpose()?;
+            let its_head = original_head.as_ref().unwrap_or(&head);
+            original_body =
+                (original.body != message.body).then(|| seal(original, Part::Original, its_head)).transpose()?;
         }
-        let body = seal(message)?;
+        let body = seal(message, Part::Message, &head)?;
         let received_at_ms = if progress.received_at_ms == 0 { now_ms() } else { progress.received_at_ms };
         Ok(Self {
             lane: progress.waypoint.lane().into(),
@@ -108,7 +115,7 @@ pub(super) fn key_hash(key: &[u8]) -> Bytes {
     Bytes::copy_from_slice(&Sha256::digest(key)[..KEY_HASH_BYTES])
 }
 
-/// An entry as a claim reads it.
+/// An entry as a claim finds it: what the ledger asks of it is read, the rest is not opened yet.
 #[derive(Debug)]
 pub(super) struct ClaimedEntry {
     pub seq: i64,
@@ -118,77 +125,94 @@ pub(super) struct ClaimedEntry {
     pub key_hash: Option<Bytes>,
     pub bytes: u64,
     pub redrive: Option<Redrive>,
-    progress: Progress,
-    message: Message,
-    original: Option<Arc<Message>>,
+    pipeline: Arc<str>,
+    row: Row,
 }
 
-/// All columns that [`ClaimedEntry::read`] reads.
+/// All columns that [`ClaimedEntry`] reads.
 pub(super) const CLAIM_COLUMNS: &str = "seq, lane, timed, ready_at_ms, key_hash, bytes, redrive_letter, redrive_count, \
     received_at_ms, progress, head, original_head, body, original_body";
 
 impl ClaimedEntry {
-    /// Takes up keys first that another gateway has just made, if that is what is missing. The inner error says why this
-    /// entry cannot be read.
+    /// Of a row of [`CLAIM_COLUMNS`]. Numbers that make no sense do not keep other entries back: [`open`](Sealed::open)
+    /// says so.
     ///
     /// # Errors
-    /// `Encrypted`, `MasterKey`: this gateway can read none of them, and others may. What is wrong with the connection.
-    pub async fn open(row: &Row, connection: &mut Connection) -> Result<Result<Self, StoreError>, StoreError> {
-        match Self::read(row) {
-            Err(StoreError::UnknownKey { .. }) => {
-                row.renew_keys(connection).await?;
-                Ok(Self::read(row))
-            }
-            Err(error @ StoreError::Encrypted { .. }) => Err(error),
-            read => Ok(read),
-        }
-    }
-
-    /// # Errors
-    /// `Damaged`; `Encrypted` or `UnknownKey` when a body cannot be opened.
-    fn read(row: &Row) -> Result<Self, StoreError> {
-        let damaged = |cause: String| row.damaged(cause);
-        let opened = |column: usize| row.body(column).map(Body::from);
-        let lane: Arc<str> = row.text(1)?.into();
-        let redrive = match (row.optional_text(6)?, row.optional_unsigned(7)?) {
-            (Some(letter), Some(count)) => {
-                Some(Redrive { letter: letter.into(), count: u32::try_from(count).unwrap_or(u32::MAX) })
-            }
-            _ => None,
-        };
-        let stored: StoredProgress =
-            serde_json::from_str(&row.text(9)?).map_err(|error| damaged(format!("column progress: {error}")))?;
-        let progress = stored.into_progress(&lane, row.unsigned(8)?, redrive.clone());
-        let head = row.text(10)?;
-        let message = stored_message::message(&head, opened(12)?).map_err(damaged)?;
-        let (original_head, original_body) = (row.optional_text(11)?, row.optional_bytes(13)?);
-        let original = if original_head.is_some() || original_body.is_some() {
-            let body = original_body.map(|_| opened(13)).transpose()?.unwrap_or_else(|| message.body.clone());
-            let original = stored_message::message(original_head.as_ref().unwrap_or(&head), body);
-            Some(Arc::new(original.map_err(damaged)?))
-        } else {
-            None
-        };
+    /// `Damaged`: a column has another type.
+    pub fn read(row: Row, pipeline: &Arc<str>) -> Result<Self, StoreError> {
         Ok(Self {
             seq: row.integer(0)?,
-            lane,
+            lane: row.text(1)?.into(),
             timed: row.integer(2)? != 0,
             ready_at_ms: row.integer(3)?,
             key_hash: row.optional_bytes(4)?,
-            bytes: row.unsigned(5)?,
-            redrive,
-            progress,
-            message,
-            original,
+            bytes: row.unsigned(5).unwrap_or_default(),
+            redrive: redrive(&row).unwrap_or_default(),
+            pipeline: Arc::clone(pipeline),
+            row,
         })
     }
 
-    /// For the pipeline.
-    pub fn into_received(self) -> Received {
-        let Self { seq, message, original, progress, .. } = self;
-        let resumption = Some(Box::new(Resumption { original, progress }));
-        Received { message, token: token(seq), resumption }
+    fn body(&self, column: usize, part: Part, head: &str) -> Result<Body, StoreError> {
+        self.row.once_unbound_body_of(column, &body_identity(&self.pipeline, part, head)).map(Body::from)
     }
+}
+
+impl Sealed for ClaimedEntry {
+    type Opened = Received;
+
+    fn size_bytes(&self) -> usize {
+        self.row.size_bytes()
+    }
+
+    /// For the pipeline.
+    fn open(&self) -> Result<Received, StoreError> {
+        let row = &self.row;
+        let damaged = |cause: String| row.damaged(cause);
+        row.unsigned(5)?;
+        let stored: StoredProgress =
+            serde_json::from_str(&row.text(9)?).map_err(|error| damaged(format!("column progress: {error}")))?;
+        let progress = stored.into_progress(&self.lane, row.unsigned(8)?, redrive(row)?);
+        let head = row.text(10)?;
+        let message = stored_message::message(&head, self.body(12, Part::Message, &head)?).map_err(damaged)?;
+        let (original_head, original_body) = (row.optional_text(11)?, row.optional_bytes(13)?);
+        let original = if original_head.is_some() || original_body.is_some() {
+            let original_head = original_head.as_ref().unwrap_or(&head);
+            let body = match original_body {
+                Some(_) => self.body(13, Part::Original, original_head)?,
+                None => message.body.clone(),
+            };
+            Some(Arc::new(stored_message::message(original_head, body).map_err(damaged)?))
+        } else {
+            None
+        };
+        let resumption = Some(Box::new(Resumption { original, progress }));
+        Ok(Received { message, token: token(self.seq), resumption })
+    }
+}
+
+fn redrive(row: &Row) -> Result<Option<Redrive>, StoreError> {
+    let (letter, count) = (row.optional_text(6)?, row.optional_unsigned(7)?);
+    let count = count.map(|count| u32::try_from(count).unwrap_or(u32::MAX));
+    Ok(letter.zip(count).map(|(letter, count)| Redrive { letter: letter.into(), count }))
+}
+
+/// Which body of an entry.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    /// As it goes on.
+    Message,
+    /// As it was received.
+    Original,
+}
+
+/// What a body belongs to, `head` being its own message's. It is sealed before its entry has a number.
+fn body_identity<'a>(pipeline: &'a str, part: Part, head: &'a str) -> [&'a [u8]; 4] {
+    let part: &[u8] = match part {
+        Part::Message => b"\0message\0",
+        Part::Original => b"\0original\0",
+    };
+    [b"inbox ", pipeline.as_bytes(), part, head.as_bytes()]
 }
 
 pub(super) fn token(seq: i64) -> Token {

@@ -9,7 +9,7 @@ use super::rows::{self, in_list, list};
 use super::stored::{CLAIM_COLUMNS, ClaimedEntry};
 use super::{LaneWanted, MAX_CLAIM_BYTES};
 use crate::change::{Change, Transaction};
-use crate::database::{Backend, Connection, Row, Value};
+use crate::database::{Backend, Row, Value};
 use crate::error::StoreError;
 
 /// Claims what is ready.
@@ -116,7 +116,7 @@ impl Change for Take {
                 ];
                 let rows = transaction.query(&TAKE[usize::from(timed)], &arguments).await?;
                 room -= rows.len().min(room);
-                let mut taken = readable(&rows, transaction).await?;
+                let mut taken = self.entries(rows)?;
                 taken.sort_by_key(|entry| (entry.ready_at_ms, entry.seq));
                 entries.append(&mut taken);
             }
@@ -143,6 +143,10 @@ impl Change for Take {
 }
 
 impl Take {
+    fn entries(&self, rows: Vec<Row>) -> Result<Vec<ClaimedEntry>, StoreError> {
+        rows.into_iter().map(|row| ClaimedEntry::read(row, &self.ledger.pipeline)).collect()
+    }
+
     /// What was claimed for this gateway when it was put in.
     async fn take_reserved(&self, transaction: &mut Transaction<'_>) -> Result<Vec<ClaimedEntry>, StoreError> {
         let reserved: Vec<i64> = self.ledger.books().reserved.iter().copied().take(MAX_RESERVED).collect();
@@ -156,7 +160,7 @@ impl Take {
         let owner = transaction.owner();
         let arguments = [list(reserved), owner.into(), (self.max_messages as u64).into()];
         let rows = transaction.query(&sql, &arguments).await?;
-        let mut entries = readable(&rows, transaction).await?;
+        let mut entries = self.entries(rows)?;
         let mut bytes = 0_u64;
         entries.retain(|entry| {
             let fits = bytes < MAX_CLAIM_BYTES;
@@ -169,21 +173,3 @@ impl Take {
 
 /// Most numbers asked for at once.
 const MAX_RESERVED: usize = 4_096;
-
-/// What cannot be read stays claimed and is not carried: whoever claims it again would find the same.
-///
-/// # Errors
-/// As [`ClaimedEntry::open`]: nothing is claimed then.
-async fn readable(rows: &[Row], connection: &mut Connection) -> Result<Vec<ClaimedEntry>, StoreError> {
-    let mut entries = Vec::with_capacity(rows.len());
-    for row in rows {
-        match ClaimedEntry::open(row, connection).await? {
-            Ok(entry) => entries.push(entry),
-            Err(error) => {
-                let seq = row.integer(0)?;
-                tracing::error!(seq, %error, "a message of the inbox cannot be read; it stays where it is");
-            }
-        }
-    }
-    Ok(entries)
-}

@@ -33,8 +33,6 @@ pub(super) struct Found {
     pub entries: Vec<ClaimedEntry>,
     /// How far it has looked: all entries up to there are claimed, these included.
     pub cursors: Vec<((Arc<str>, bool), Position)>,
-    /// What cannot be read; whoever looks again would find it again.
-    pub damaged: Vec<(i64, StoreError)>,
 }
 
 /// An entry in the index that nobody carries.
@@ -76,8 +74,7 @@ impl Question for LookForReady {
             let cursor = stream.candidates.get(stream.picked).map_or(stream.end, |first| first.before);
             cursors.push(((stream.lane, stream.timed), cursor));
         }
-        let (entries, damaged) = read(connection, &picks).await?;
-        Ok(Found { entries, cursors, damaged })
+        Ok(Found { entries: self.read(connection, &picks).await?, cursors })
     }
 }
 
@@ -147,27 +144,19 @@ impl LookForReady {
             }
         }
     }
-}
 
-/// Reads whole entries, in this order; those that have gone meanwhile are left out.
-async fn read(
-    connection: &mut Connection,
-    seqs: &[i64],
-) -> Result<(Vec<ClaimedEntry>, Vec<(i64, StoreError)>), StoreError> {
-    if seqs.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let sql = format!("SELECT {CLAIM_COLUMNS} FROM inbox WHERE {}", in_list(Backend::Sqlite));
-    let rows = connection.query(&sql, &[list(seqs.iter().copied())]).await?;
-    let (mut by_seq, mut damaged) = (HashMap::with_capacity(rows.len()), Vec::new());
-    for row in rows {
-        let seq = row.integer(0)?;
-        match ClaimedEntry::open(&row, connection).await? {
-            Ok(entry) => {
-                by_seq.insert(seq, entry);
-            }
-            Err(error) => damaged.push((seq, error)),
+    /// Reads whole entries, in this order; those that have gone meanwhile are left out.
+    async fn read(&self, connection: &mut Connection, seqs: &[i64]) -> Result<Vec<ClaimedEntry>, StoreError> {
+        if seqs.is_empty() {
+            return Ok(Vec::new());
         }
+        let sql = format!("SELECT {CLAIM_COLUMNS} FROM inbox WHERE {}", in_list(Backend::Sqlite));
+        let rows = connection.query(&sql, &[list(seqs.iter().copied())]).await?;
+        let mut by_seq = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let entry = ClaimedEntry::read(row, &self.ledger.pipeline)?;
+            by_seq.insert(entry.seq, entry);
+        }
+        Ok(seqs.iter().filter_map(|seq| by_seq.remove(seq)).collect())
     }
-    Ok((seqs.iter().filter_map(|seq| by_seq.remove(seq)).collect(), damaged))
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use sluicegate_engine::message::now_ms;
 
 use super::error::QueueError;
 use super::message::{MAX_BATCH_MESSAGES, Publication, Published};
@@ -59,8 +58,8 @@ impl Queues {
         let publications: Arc<[Publication]> = publications.into();
         let mut known = self.known(queue).await?;
         for _ in 0..MAX_TRIES {
-            let vault = Arc::clone(self.store.vault());
-            let prepared = prepare_all(queue.to_owned(), Arc::clone(&known), vault, Arc::clone(&publications)).await?;
+            let prepared =
+                prepare_all(&self.store, queue.to_owned(), Arc::clone(&known), Arc::clone(&publications)).await?;
             let in_batch = |(index, one): (usize, Result<_, QueueError>)| {
                 one.map_err(|error| QueueError::InBatch { index, error: Box::new(error) })
             };
@@ -102,7 +101,7 @@ impl Whole {
         let Some(once) = &self.once else { return Ok(None) };
         let sql = "SELECT fingerprint, body FROM idempotency \
                    WHERE pipeline = $1 AND key_hash = $2 AND expires_at_ms > $3";
-        let values = [scope(queue), hash(&once.key), now_ms().into()];
+        let values = [scope(queue), hash(&once.key), transaction.now_ms().into()];
         let Some(row) = transaction.query_first(sql, &values).await? else { return Ok(None) };
         if row.bytes(0)? != once.fingerprint[..] {
             return Ok(Some(Err(QueueError::KeyReused { queue: queue.name.clone() })));
@@ -128,7 +127,7 @@ impl Whole {
                    VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (pipeline, key_hash) DO UPDATE \
                    SET fingerprint = excluded.fingerprint, status = excluded.status, body = excluded.body, \
                    expires_at_ms = excluded.expires_at_ms";
-        let expires_at = now_ms().saturating_add(u64::try_from(once.ttl.as_millis()).unwrap_or(u64::MAX));
+        let expires_at = transaction.now_ms().saturating_add(u64::try_from(once.ttl.as_millis()).unwrap_or(u64::MAX));
         let values = [
             scope(queue),
             hash(&once.key),

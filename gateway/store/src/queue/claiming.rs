@@ -5,12 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
-use super::consumer::Claimed;
-use super::sql::{
-    GroupRow, Lock, PRIORITIES, execute_for, group_numbered, insert_all, lane, message, query_for, unblock,
-};
+use super::given_out::GivenOut;
+use super::sql::{GroupRow, Lock, PRIORITIES, execute_for, group_numbered, insert_all, lane, query_for, unblock};
 use crate::change::{Change, Transaction};
 use crate::database::{Connection, Row, Value};
 use crate::error::StoreError;
@@ -37,8 +34,8 @@ pub(super) struct Claim {
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Claiming {
-    /// These are the consumer's.
-    Got(Vec<Claimed>),
+    /// These are the consumer's, and nobody has opened them yet.
+    Got(Vec<GivenOut>),
     /// There is nothing to be had before this time, if nothing is published or given back.
     Nothing { until_ms: Option<u64> },
     /// Another gateway claims for the group at this moment.
@@ -105,7 +102,7 @@ impl Change for Claim {
         if group.is_paused {
             return Ok(Claiming::Nothing { until_ms: None });
         }
-        let (before, now) = (group.cursors, now_ms());
+        let (before, now) = (group.cursors, transaction.now_ms());
         let mut plan = Plan::default();
         let mut candidates = self.known(transaction, now, &mut plan).await?;
         candidates.extend(self.unseen(transaction, &group, now, candidates.len()).await?);
@@ -182,7 +179,8 @@ impl Claim {
         let (mut lanes, mut limit) = (HashSet::new(), self.max);
         if self.is_ordered {
             limit = limit.max(LEAST_LOOKED_AT);
-            let sql = "SELECT lane, count(*) FROM queue_claims WHERE group_id = $1 GROUP BY lane";
+            // What is set aside holds up nobody.
+            let sql = "SELECT lane, count(*) FROM queue_claims WHERE group_id = $1 AND is_blocked < 2 GROUP BY lane";
             let mut unsettled = 0;
             for row in connection.query(sql, &[self.group_id.into()]).await? {
                 lanes.extend(row.optional_integer(0)?);
@@ -301,23 +299,22 @@ impl Claim {
         connection: &mut Connection,
         group: &GroupRow,
         taken: &[Candidate],
-    ) -> Result<Vec<Claimed>, StoreError> {
+    ) -> Result<Vec<GivenOut>, StoreError> {
         let offsets: Vec<u64> = taken.iter().map(|one| one.offset).collect();
         let sql = "SELECT msg_offset, head, body FROM queue_messages WHERE queue_id = $1 AND msg_offset IN (";
         let rows = query_for(connection, sql, &[self.queue_id.into()], &offsets).await?;
-        let by_offset: HashMap<u64, &Row> =
-            rows.iter().map(|row| Ok((row.unsigned(0)?, row))).collect::<Result<_, StoreError>>()?;
+        let mut by_offset: HashMap<u64, Row> =
+            rows.into_iter().map(|row| Ok((row.unsigned(0)?, row))).collect::<Result<_, StoreError>>()?;
         let (mut claimed, mut missing) = (Vec::with_capacity(taken.len()), Vec::new());
         for one in taken {
-            let Some(row) = by_offset.get(&one.offset) else {
+            let Some(row) = by_offset.remove(&one.offset) else {
                 // Removed by another gateway since the candidates were read.
                 missing.push(one.offset);
                 continue;
             };
-            let mut message = message(row, 1, 2)?;
-            message.attempt = u32::try_from(one.attempt.saturating_add(1)).unwrap_or(u32::MAX);
-            let token = (u128::from(group.generation) << 64) | u128::from(one.offset);
-            claimed.push(Claimed { message, token, offset: one.offset });
+            let attempt = u32::try_from(one.attempt.saturating_add(1)).unwrap_or(u32::MAX);
+            let (queue_id, generation, offset) = (self.queue_id, group.generation, one.offset);
+            claimed.push(GivenOut { queue_id, generation, offset, attempt, row });
         }
         let sql = "DELETE FROM queue_claims WHERE group_id = $1 AND msg_offset IN (";
         execute_for(connection, sql, &[self.group_id.into()], &missing).await?;

@@ -4,16 +4,20 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sluicegate_engine::message::{Message, now_ms};
 use tokio::sync::{Notify, watch};
 
+use super::claimed::{Claimed, Settle, Settlement};
 use super::claiming::{Claim, Claiming};
 use super::error::QueueError;
+use super::given_out::{Fate, GivenOut, TakeBack};
 use super::group::no_group;
 use super::settings::{Kind, LONGEST_DELAY};
 use super::settling::{Enter, Leave, Settlements};
 use super::sql::{QueueRow, topic};
+use crate::clock::CLOCK_PATIENCE;
+use crate::error::StoreError;
 use crate::leases::RELEASED;
+use crate::opening::Unreadable;
 use crate::store::Store;
 
 /// Most messages of one claim.
@@ -24,50 +28,6 @@ const MAX_CLAIM_BYTES: u64 = 4 << 20;
 const SLOW_POLL: Duration = Duration::from_secs(10);
 /// How soon it looks again when another gateway was claiming.
 const CONTENDED_PAUSE: Duration = Duration::from_millis(10);
-
-/// A message that is this consumer's to carry.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Claimed {
-    /// The message; its `attempt` counts how often it has been given out.
-    pub message: Message,
-    /// Settles it.
-    pub token: u128,
-    /// Its place in the queue.
-    pub offset: u64,
-}
-
-/// What has become of a claimed message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settlement {
-    /// The group is through with it.
-    Done,
-    /// It is to come again, after this time, as the next attempt.
-    Release {
-        /// At most 30 days; more is cut.
-        after: Duration,
-    },
-}
-
-/// A claimed message and what has become of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settle {
-    /// The [`Claimed::token`].
-    pub token: u128,
-    /// What has become of it.
-    pub settlement: Settlement,
-}
-
-impl Settle {
-    /// The group is through with it.
-    pub fn done(token: u128) -> Self {
-        Self { token, settlement: Settlement::Done }
-    }
-
-    /// It is to come again, after this time.
-    pub fn release(token: u128, after: Duration) -> Self {
-        Self { token, settlement: Settlement::Release { after } }
-    }
-}
 
 /// A member of a group. Dropping it without [`leave`](Self::leave) gives back what it holds a little later.
 #[derive(Debug)]
@@ -98,6 +58,8 @@ struct State {
     is_claiming: bool,
     /// What the last claim found instead of messages.
     found: Option<Result<Instead, QueueError>>,
+    /// What could not be opened, nor taken back when that was found out.
+    to_take_back: Vec<TakeBack>,
     has_left: bool,
 }
 
@@ -148,7 +110,10 @@ impl Consumer {
             match shared.claim_once(max, max_bytes.min(MAX_CLAIM_BYTES)).await? {
                 Once::Got(claimed) => return Ok(claimed),
                 Once::Instead(Instead::Contended) => tokio::time::sleep(CONTENDED_PAUSE).await,
-                Once::Instead(Instead::Nothing { until_ms }) => wait(&mut news, &mut released, until_ms).await,
+                Once::Instead(Instead::Nothing { until_ms }) => {
+                    let pause = pause(until_ms, shared.store.now_ms());
+                    wait(&mut news, &mut released, pause).await;
+                }
             }
         }
     }
@@ -159,7 +124,7 @@ impl Consumer {
     /// The store's trouble; nothing is settled then, and settling again is right.
     pub async fn settle(&self, batch: &[Settle]) -> Result<(), QueueError> {
         let (mut done, mut given_back) = (Vec::with_capacity(batch.len()), Vec::new());
-        let now = now_ms();
+        let now = self.shared.store.now_ms();
         for one in batch {
             let place = ((one.token >> 64) as u64, one.token as u64);
             match one.settlement {
@@ -212,7 +177,7 @@ impl Consumer {
         loop {
             match self.shared.claim_once(max, MAX_CLAIM_BYTES).await? {
                 Once::Got(claimed) => return Ok(claimed),
-                Once::Instead(Instead::Nothing { until_ms: Some(until) }) if until <= now_ms() => {}
+                Once::Instead(Instead::Nothing { until_ms: Some(until) }) if until <= self.shared.store.now_ms() => {}
                 Once::Instead(Instead::Nothing { .. } | Instead::Contended) => return Ok(Vec::new()),
             }
         }
@@ -274,6 +239,26 @@ impl Shared {
     }
 
     async fn claim_to_the_end(self: Arc<Self>, max: usize, max_bytes: u64) {
+        let claimed = self.claim_and_open(max, max_bytes).await;
+        let has_left = {
+            let mut state = self.state();
+            state.is_claiming = false;
+            match claimed {
+                Ok(Once::Got(messages)) => state.ready.extend(messages),
+                Ok(Once::Instead(instead)) => state.found = Some(Ok(instead)),
+                Err(error) => state.found = Some(Err(error)),
+            }
+            state.has_left
+        };
+        self.arrived.notify_waiters();
+        if has_left {
+            // The consumer was dropped meanwhile.
+            self.say_farewell().await;
+        }
+    }
+
+    async fn claim_and_open(&self, max: usize, max_bytes: u64) -> Result<Once, QueueError> {
+        self.take_back().await?;
         let claim = Claim {
             queue: Arc::clone(&self.queue),
             queue_id: self.queue_id,
@@ -283,23 +268,71 @@ impl Shared {
             max,
             max_bytes,
         };
-        let claimed = self.store.change(claim).await;
-        let has_left = {
-            let mut state = self.state();
-            state.is_claiming = false;
-            match claimed {
-                Ok(Claiming::Got(messages)) => state.ready.extend(messages),
-                Ok(Claiming::Nothing { until_ms }) => state.found = Some(Ok(Instead::Nothing { until_ms })),
-                Ok(Claiming::Contended) => state.found = Some(Ok(Instead::Contended)),
-                Ok(Claiming::Gone) => state.found = Some(Err(no_group(&self.queue, &self.group))),
-                Err(error) => state.found = Some(Err(error.into())),
+        match self.store.change(claim).await? {
+            Claiming::Got(given_out) => self.open(given_out).await,
+            Claiming::Nothing { until_ms } => Ok(Once::Instead(Instead::Nothing { until_ms })),
+            Claiming::Contended => Ok(Once::Instead(Instead::Contended)),
+            Claiming::Gone => Err(no_group(&self.queue, &self.group)),
+        }
+    }
+
+    /// What can be opened; the rest is taken back.
+    async fn open(&self, given_out: Vec<GivenOut>) -> Result<Once, QueueError> {
+        let generation = given_out.first().map_or(0, |one| one.generation);
+        let offsets: Vec<u64> = given_out.iter().map(|one| one.offset).collect();
+        let opened = match self.store.open_all(given_out).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.state().to_take_back.push(self.taken_back(generation, offsets, Fate::GivenBack));
+                self.take_back().await?;
+                return Err(error.into());
             }
-            state.has_left
         };
-        self.arrived.notify_waiters();
-        if has_left {
-            // The consumer was dropped meanwhile.
-            self.say_farewell().await;
+        let (mut messages, mut unreadable) = (Vec::with_capacity(opened.len()), Vec::new());
+        for one in opened {
+            match one {
+                Ok(message) => messages.push(message),
+                Err(Unreadable { sealed, error }) => {
+                    self.report(&sealed, &error);
+                    unreadable.push(sealed.offset);
+                }
+            }
+        }
+        if !unreadable.is_empty() {
+            self.state().to_take_back.push(self.taken_back(generation, unreadable, Fate::SetAside));
+            match self.take_back().await {
+                Ok(()) => {}
+                // It is tried again before the next claim; whoever waits has what could be opened.
+                Err(error) => tracing::warn!(queue = %self.queue, %error, "messages are not set aside yet"),
+            }
+        }
+        // There may be more behind those that could not be opened.
+        Ok(if messages.is_empty() {
+            Once::Instead(Instead::Nothing { until_ms: Some(0) })
+        } else {
+            Once::Got(messages)
+        })
+    }
+
+    fn report(&self, unreadable: &GivenOut, error: &StoreError) {
+        metrics::counter!("sluicegate_queue_messages_unreadable_total", "queue" => self.queue.to_string()).increment(1);
+        tracing::error!(
+            queue = %self.queue, group = self.group, offset = unreadable.offset, %error,
+            "a message cannot be opened; it is set aside and stays in the queue"
+        );
+    }
+
+    fn taken_back(&self, generation: u64, offsets: Vec<u64>, fate: Fate) -> TakeBack {
+        let (queue_id, group_id, consumer) = (self.queue_id, self.group_id, Arc::clone(&self.name));
+        TakeBack { queue_id, group_id, consumer, generation, offsets, fate }
+    }
+
+    /// Takes back what is to be. One claim at a time is under way, so nobody else does.
+    async fn take_back(&self) -> Result<(), StoreError> {
+        loop {
+            let Some(next) = self.state().to_take_back.first().cloned() else { return Ok(()) };
+            self.store.change(next).await?;
+            self.state().to_take_back.remove(0);
         }
     }
 
@@ -319,13 +352,16 @@ impl Shared {
     }
 }
 
-/// Waits for news, or until something is to come again.
-async fn wait(news: &mut watch::Receiver<u64>, released: &mut watch::Receiver<u64>, until_ms: Option<u64>) {
-    let pause = until_ms.map_or(SLOW_POLL, |until| Duration::from_millis(until.saturating_sub(now_ms())));
+/// How long to wait, without news, until something is to come again.
+fn pause(until_ms: Option<u64>, now_ms: u64) -> Duration {
+    until_ms.map_or(SLOW_POLL, |until| Duration::from_millis(until.saturating_sub(now_ms)).min(CLOCK_PATIENCE))
+}
+
+async fn wait(news: &mut watch::Receiver<u64>, released: &mut watch::Receiver<u64>, pause: Duration) {
     tokio::select! {
         // They end with the store only, and then the next claim says so.
         _ = news.changed() => {}
         _ = released.changed() => {}
-        () = tokio::time::sleep(pause.min(SLOW_POLL)) => {}
+        () = tokio::time::sleep(pause) => {}
     }
 }

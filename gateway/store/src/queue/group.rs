@@ -1,7 +1,6 @@
 //! Groups: who has read how far.
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
 use super::consumer::Consumer;
 use super::error::QueueError;
@@ -26,6 +25,8 @@ pub struct Group {
     pub lag: u64,
     /// Messages it has been given and has not settled, those included that are to come again.
     pub pending: u64,
+    /// Of the pending ones, those that cannot be opened and are set aside.
+    pub set_aside: u64,
     /// Consumers that have joined and not left, of all gateways.
     pub consumers: u64,
     /// Messages that retention removed before the group had settled them.
@@ -183,7 +184,8 @@ impl Change for Create {
         };
         let sql = "INSERT INTO queue_groups (queue_id, name, is_paused, generation, cursors, lost, expired, \
                    created_at_ms, last_activity_ms) VALUES ($1, $2, 0, 1, $3, 0, 0, $4, $4)";
-        let values = [queue.queue_id.into(), self.group.as_str().into(), cursors.text().into(), now_ms().into()];
+        let values =
+            [queue.queue_id.into(), self.group.as_str().into(), cursors.text().into(), transaction.now_ms().into()];
         transaction.execute(sql, &values).await?;
         match group_named(transaction, queue.queue_id, &self.group, Lock::No).await? {
             Some(made) => Ok(Ok((queue, made.group_id, true))),
@@ -313,12 +315,14 @@ async fn described(connection: &mut Connection, queue: &QueueRow, group: GroupRo
     // What only waits for another of its key has not been given out yet.
     let waiting = "SELECT count(*) FROM queue_claims WHERE group_id = $1 AND attempt = 0";
     let pending = "SELECT count(*) FROM queue_claims WHERE group_id = $1 AND attempt > 0";
+    let set_aside = "SELECT count(*) FROM queue_claims WHERE group_id = $1 AND is_blocked = 2";
     lag += count(connection, waiting, &id).await?;
     Ok(Group {
         queue: queue.name.clone(),
         paused: group.is_paused,
         lag,
         pending: count(connection, pending, &id).await?,
+        set_aside: count(connection, set_aside, &id).await?,
         consumers: count(connection, "SELECT count(*) FROM queue_consumers WHERE group_id = $1", &id).await?,
         name: group.name,
         lost: group.lost,

@@ -1,18 +1,19 @@
-//! What is due by itself: scheduled messages, retention, expiry. In steps of a few hundred messages, each a transaction.
+//! What is due by itself: scheduled messages, retention, expiry, what was set aside. In steps of a few hundred messages, each a transaction.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
 use super::error::QueueError;
+use super::given_out::TakeUp;
 use super::listing::MAX_PAGE_ITEMS;
 use super::publishing::MESSAGE_COLUMNS;
 use super::queues::Queues;
 use super::removal::{Expire, Retain, delete_scheduled, remove_deleted};
 use super::sql::{Lock, SCHEDULED, placeholders, queue_numbered, topic};
 use crate::change::{Change, Transaction};
+use crate::clock::CLOCK_PATIENCE;
 use crate::database::{Connection, Value};
 use crate::error::StoreError;
 use crate::reader::Question;
@@ -53,7 +54,7 @@ impl Keeper {
         loop {
             news.mark_unchanged();
             let pause = match self.move_due().await {
-                Ok(Some(next_ms)) => Duration::from_millis(next_ms.saturating_sub(now_ms())),
+                Ok(Some(next_ms)) => Duration::from_millis(next_ms.saturating_sub(store.now_ms())).min(CLOCK_PATIENCE),
                 Ok(None) => SLOW_POLL,
                 Err(error) => {
                     tracing::warn!(%error, "scheduled messages wait longer: the store fails");
@@ -63,7 +64,7 @@ impl Keeper {
             tokio::select! {
                 // It ends with the store only.
                 _ = news.changed() => {}
-                () = tokio::time::sleep(pause.min(SLOW_POLL)) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -73,12 +74,12 @@ impl Keeper {
         let store = &self.queues.store;
         loop {
             let next = store.ask(NextDue).await?;
-            if next.is_none_or(|at| at > now_ms()) {
+            if next.is_none_or(|at| at > store.now_ms()) {
                 return Ok(next);
             }
             if store.change(MoveDue).await? == 0 {
                 // Another gateway is at it, or publishes to that queue.
-                return Ok(Some(now_ms() + CONTENDED_PAUSE.as_millis() as u64));
+                return Ok(Some(store.now_ms() + CONTENDED_PAUSE.as_millis() as u64));
             }
         }
     }
@@ -94,10 +95,12 @@ impl Keeper {
         }
     }
 
-    /// Removes what is too old or too much, what has expired, and what is left of deleted queues.
+    /// Removes what is too old or too much, what has expired, and what is left of deleted queues; takes up what was set
+    /// aside.
     pub(super) async fn retain(&self) -> Result<(), QueueError> {
         let store = &self.queues.store;
         while store.change(Expire).await? {}
+        while store.change(TakeUp).await? {}
         let mut after = None;
         loop {
             let page = self.queues.list(MAX_PAGE_ITEMS, after.as_deref()).await?;
@@ -149,7 +152,7 @@ impl Change for MoveDue {
     }
 
     async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<usize, StoreError> {
-        let now = now_ms();
+        let now = transaction.now_ms();
         let clause = Lock::Skip.clause(transaction);
         let sql = format!(
             "SELECT scheduled_id, queue_id, stored_bytes FROM queue_scheduled WHERE deliver_at_ms <= $1 \

@@ -249,7 +249,7 @@ impl Question for Show {
             return Ok(Err(no_queue(&self.queue)));
         };
         Ok(match find(connection, queue.queue_id, &self.which, ", head, body").await? {
-            Some((row, is_stored)) => Ok((listed(&row, is_stored)?, sql::message(&row, 8, 9)?)),
+            Some((row, is_stored)) => Ok((listed(&row, is_stored)?, sql::message(&row, queue.queue_id, 8, 9)?)),
             None => Err(self.which.missing(&self.queue)),
         })
     }

@@ -4,6 +4,10 @@
 //! on its own: the consumers of a group share its messages, and each message is given to one of them until it is
 //! settled. A message that was claimed and not settled comes again, as the next attempt: at least once.
 //!
+//! A message that cannot be opened (its key is not there, or it was changed) stops no group: it is logged, counted
+//! (`sluicegate_queue_messages_unreadable_total`) and set aside. It stays in the queue as it is, pending, and is tried again
+//! ten minutes later and whenever a consumer joins; should retention remove it first, it counts as lost.
+//!
 //! [`Queues`] manages queues and publishes, [`Consumer`] reads as part of a group, [`Keeper`] does what is due by itself:
 //! scheduled messages, retention, expiry. Times are milliseconds since the Unix epoch.
 //!
@@ -26,9 +30,11 @@
 //! ```
 
 mod batch;
+mod claimed;
 mod claiming;
 mod consumer;
 mod error;
+mod given_out;
 mod group;
 mod keeper;
 mod listing;
@@ -37,6 +43,7 @@ mod progress;
 mod publishing;
 mod queues;
 mod removal;
+mod room;
 mod settings;
 mod settling;
 mod sql;
@@ -44,7 +51,8 @@ mod sql;
 mod tests;
 
 pub use batch::{Batch, Once};
-pub use consumer::{Claimed, Consumer, MAX_CLAIM_MESSAGES, Settle, Settlement};
+pub use claimed::{Claimed, Settle, Settlement};
+pub use consumer::{Consumer, MAX_CLAIM_MESSAGES};
 pub use error::QueueError;
 pub use group::{Group, Position, Start};
 pub use keeper::Keeper;
@@ -53,6 +61,6 @@ pub use message::{Listed, MAX_BATCH_MESSAGES, Publication, Published, State, Whi
 pub use progress::{Pending, Progress};
 pub use queues::{Queue, Queues};
 pub use settings::{
-    AtLimit, Compression, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LARGEST_MESSAGE_BYTES, LONGEST_AGE, LONGEST_DELAY,
-    MAX_GROUPS, MAX_NAME_CHARS, MAX_QUEUES, Retention, Settings, is_name,
+    AtLimit, Compression, DEFAULT_MAX_MESSAGES, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LARGEST_MESSAGE_BYTES,
+    LONGEST_AGE, LONGEST_DELAY, MAX_GROUPS, MAX_NAME_CHARS, MAX_QUEUES, Retention, Settings, is_name,
 };

@@ -2,30 +2,25 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sluicegate_engine::message::now_ms;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::batch::{Batch, Whole};
 use super::error::QueueError;
 use super::message::{MAX_BATCH_MESSAGES, Publication, Published};
 use super::queues::{Known, Queues};
-use super::removal::{Doomed, consumed, oldest, remove};
-use super::settings::{AtLimit, Compression, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LONGEST_DELAY, Settings};
-use super::sql::{Lock, QueueRow, SCHEDULED, insert_all, queue_numbered, topic};
+use super::room::{does_not_fit, full, make_room, never_fits};
+use super::settings::{Compression, DEFAULT_PRIORITY, HIGHEST_PRIORITY, Kind, LONGEST_DELAY};
+use super::sql::{Lock, QueueRow, SCHEDULED, body_identity, insert_all, queue_numbered, topic};
 use crate::change::{Change, Transaction};
-use crate::database::{Connection, Value};
+use crate::database::Value;
 use crate::error::StoreError;
+use crate::store::Store;
 use crate::stored_message;
 use crate::vault::{DEFAULT_TENANT, Vault};
 
-/// When it may be worth trying again to publish to a full queue.
-const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often a publication is tried when the queue's properties change meanwhile.
 pub(super) const MAX_TRIES: usize = 5;
-/// Most steps in which one publication makes room.
-const MAX_ROOM_STEPS: usize = 10;
 
 impl Queues {
     /// Publishes up to [`MAX_BATCH_MESSAGES`]; durable when it returns. One result a message, in order: a message that
@@ -49,8 +44,7 @@ impl Queues {
         let mut known = self.known(queue).await?;
         for _ in 0..MAX_TRIES {
             let (name, settings) = (queue.to_owned(), Arc::clone(&known));
-            let vault = Arc::clone(self.store.vault());
-            let prepared = prepare_all(name, settings, vault, Arc::clone(&publications)).await?;
+            let prepared = prepare_all(&self.store, name, settings, Arc::clone(&publications)).await?;
             let ready = prepared.iter().filter_map(|one| one.as_ref().ok().cloned()).collect();
             let publish = Publish { queue: queue.to_owned(), known, messages: ready, whole: None };
             match self.store.change(publish).await? {
@@ -76,13 +70,14 @@ fn merged(
 const MAX_INLINE_BYTES: usize = 64 << 10;
 
 pub(super) async fn prepare_all(
+    store: &Store,
     queue: String,
     known: Arc<Known>,
-    vault: Arc<Vault>,
     publications: Arc<[Publication]>,
 ) -> Result<Vec<Result<Prepared, QueueError>>, QueueError> {
     let bytes: usize = publications.iter().map(|one| one.message.body.len()).sum();
-    let all = move || publications.iter().map(|one| prepare(&queue, &known.settings, &vault, one)).collect();
+    let (vault, now) = (Arc::clone(store.vault()), store.now_ms());
+    let all = move || publications.iter().map(|one| prepare(&queue, &known, &vault, now, one)).collect();
     if bytes <= MAX_INLINE_BYTES {
         return Ok(all());
     }
@@ -114,12 +109,19 @@ enum When {
 }
 
 impl Prepared {
-    fn stored_bytes(&self) -> u64 {
+    pub fn stored_bytes(&self) -> u64 {
         (self.head.len() + self.body.len()) as u64
     }
 }
 
-fn prepare(queue: &str, settings: &Settings, vault: &Vault, publication: &Publication) -> Result<Prepared, QueueError> {
+fn prepare(
+    queue: &str,
+    known: &Known,
+    vault: &Vault,
+    now: u64,
+    publication: &Publication,
+) -> Result<Prepared, QueueError> {
+    let settings = &known.settings;
     let invalid = |what: &str, text: &str| Err(QueueError::Invalid { what: what.to_owned(), text: text.to_owned() });
     let message = &publication.message;
     let head = stored_message::head(message)
@@ -136,7 +138,6 @@ fn prepare(queue: &str, settings: &Settings, vault: &Vault, publication: &Public
         Some(priority) if priority > HIGHEST_PRIORITY => return invalid("priority", "choose 0 to 9"),
         Some(priority) => priority,
     };
-    let now = now_ms();
     let when = match message.deliver_at_ms {
         Some(at) if at > now && is_ordered => {
             return invalid(
@@ -159,12 +160,14 @@ fn prepare(queue: &str, settings: &Settings, vault: &Vault, publication: &Public
         Compression::None => false,
         Compression::Zstd => true,
     };
+    let queue_id = known.queue_id.to_be_bytes();
+    let body = vault.seal(DEFAULT_TENANT, message.body.bytes(), is_compressed, &body_identity(&queue_id, &head))?;
     Ok(Prepared {
         id: message.id.clone(),
         priority,
         key: message.key.clone(),
         head,
-        body: vault.seal(DEFAULT_TENANT, message.body.bytes(), is_compressed)?,
+        body,
         size_bytes,
         expires_at_ms: message.expires_at_ms,
         ttl_ms: ttl.map(|ttl| ttl.as_millis() as u64),
@@ -251,7 +254,7 @@ impl Change for Publish {
             queue.save(transaction).await?;
             return Ok(Some(Done::Whole(Err(full))));
         }
-        let published_at = now_ms().max(queue.last_published_ms);
+        let published_at = transaction.now_ms().max(queue.last_published_ms);
         let (mut results, mut stored, mut scheduled) = (Vec::new(), Vec::new(), Vec::new());
         for message in &self.messages {
             if let Some(full) = full(&self.queue, &queue, message.stored_bytes()) {
@@ -337,70 +340,4 @@ fn scheduled_row(message: &Prepared, queue: &QueueRow, deliver_at: u64) -> Vec<V
         message.head.as_str().into(),
         message.body.clone().into(),
     ]
-}
-
-/// How many messages and bytes too many there would be with all of these.
-fn excess(queue: &QueueRow, messages: &[Prepared]) -> (u64, u64) {
-    let retention = &queue.settings.retention;
-    let beyond = |there: u64, more: u64, limit: Option<u64>| {
-        limit.map_or(0, |limit| there.saturating_add(more).saturating_sub(limit))
-    };
-    let bytes = messages.iter().map(Prepared::stored_bytes).sum();
-    (
-        beyond(queue.messages + queue.scheduled, messages.len() as u64, retention.max_messages),
-        beyond(queue.bytes + queue.scheduled_bytes, bytes, retention.max_bytes),
-    )
-}
-
-/// Removes what may be removed for new messages, and no more than they need.
-async fn make_room(connection: &mut Connection, queue: &mut QueueRow, messages: &[Prepared]) -> Result<(), StoreError> {
-    for _ in 0..MAX_ROOM_STEPS {
-        let (mut count, mut bytes) = excess(queue, messages);
-        if count == 0 && bytes == 0 {
-            break;
-        }
-        let candidates = match queue.settings.retention.at_limit {
-            AtLimit::Refuse => consumed(connection, queue.queue_id).await?,
-            AtLimit::DropOldest => oldest(connection, queue.queue_id).await?,
-        };
-        let needed = |doomed: &Doomed| {
-            let needed = count > 0 || bytes > 0;
-            count = count.saturating_sub(1);
-            bytes = bytes.saturating_sub(doomed.stored_bytes);
-            needed
-        };
-        let doomed: Vec<Doomed> = candidates.into_iter().take_while(needed).collect();
-        if doomed.is_empty() {
-            break;
-        }
-        remove(connection, queue, &doomed).await?;
-    }
-    Ok(())
-}
-
-/// Why a batch has no room even in an empty queue.
-fn never_fits(name: &str, queue: &QueueRow, messages: &[Prepared]) -> Option<QueueError> {
-    let empty = QueueRow { messages: 0, bytes: 0, scheduled: 0, scheduled_bytes: 0, ..queue.clone() };
-    does_not_fit(name, &empty, messages)
-}
-
-/// The first message of a batch that has no room behind those before it.
-fn does_not_fit(name: &str, queue: &QueueRow, messages: &[Prepared]) -> Option<QueueError> {
-    let mut queue = queue.clone();
-    messages.iter().enumerate().find_map(|(index, message)| {
-        let refusal = full(name, &queue, message.stored_bytes());
-        queue.messages += 1;
-        queue.bytes += message.stored_bytes();
-        refusal.map(|error| QueueError::InBatch { index, error: Box::new(error) })
-    })
-}
-
-fn full(name: &str, queue: &QueueRow, bytes: u64) -> Option<QueueError> {
-    let retention = &queue.settings.retention;
-    let limit = match (retention.max_messages, retention.max_bytes) {
-        (Some(most), _) if queue.messages + queue.scheduled >= most => format!("{most} messages"),
-        (_, Some(most)) if queue.bytes + queue.scheduled_bytes + bytes > most => format!("{most} bytes"),
-        (_, _) => return None,
-    };
-    Some(QueueError::Full { queue: name.to_owned(), limit, retry_after: FULL_RETRY_AFTER })
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
 use super::error::QueueError;
 use super::listing::{MAX_PAGE_ITEMS, Page};
@@ -200,7 +199,8 @@ impl Change for Create {
         let sql = "INSERT INTO queues (name, is_deleted, settings, revision, created_at_ms, updated_at_ms, last_offset, \
                    last_published_ms, messages, bytes, scheduled, scheduled_bytes) \
                    VALUES ($1, 0, $2, 1, $3, $3, 0, 0, 0, 0, 0, 0) ON CONFLICT (name) DO NOTHING";
-        let values = [self.name.as_str().into(), stored(&self.settings, transaction)?.into(), now_ms().into()];
+        let values =
+            [self.name.as_str().into(), stored(&self.settings, transaction)?.into(), transaction.now_ms().into()];
         if transaction.execute(sql, &values).await? == 1 {
             return Ok(Ok(true));
         }
@@ -242,7 +242,7 @@ impl Change for Update {
             return Ok(Err(QueueError::Invalid { what: "kind".to_owned(), text }));
         }
         let sql = "UPDATE queues SET settings = $2, revision = revision + 1, updated_at_ms = $3 WHERE queue_id = $1";
-        let values = [found.queue_id.into(), stored(&self.settings, transaction)?.into(), now_ms().into()];
+        let values = [found.queue_id.into(), stored(&self.settings, transaction)?.into(), transaction.now_ms().into()];
         transaction.execute(sql, &values).await?;
         Ok(Ok(()))
     }

@@ -1,7 +1,6 @@
 //! Removing messages: for room, for age, by purging. Always a few hundred in one transaction.
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
 use super::error::QueueError;
 use super::sql::{Cursors, Lock, QueueRow, execute_for, groups, no_queue, queue_named, topic, unblock};
@@ -111,7 +110,7 @@ impl Change for Retain {
         // Another gateway that has it does the same, or publishes and is back soon.
         let Some(mut queue) = queue_named(transaction, &self.queue, Lock::Skip).await? else { return Ok(false) };
         let retention = queue.settings.retention;
-        let limit_ms = now_ms().saturating_sub(retention.max_age.as_millis() as u64);
+        let limit_ms = transaction.now_ms().saturating_sub(retention.max_age.as_millis() as u64);
         let sql = "SELECT msg_offset, priority, stored_bytes, published_at_ms FROM queue_messages WHERE queue_id = $1 \
                    ORDER BY msg_offset LIMIT $2";
         let rows = transaction.query(sql, &[queue.queue_id.into(), MAX_STEP_MESSAGES.into()]).await?;
@@ -158,7 +157,8 @@ impl Change for Expire {
     async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<bool, StoreError> {
         let sql = "SELECT msg_offset, priority, stored_bytes, queue_id FROM queue_messages \
                    WHERE expires_at_ms IS NOT NULL AND expires_at_ms <= $1 ORDER BY expires_at_ms LIMIT $2";
-        let rows = transaction.query(sql, &[now_ms().into(), MAX_STEP_MESSAGES.into()]).await?;
+        let values = [transaction.now_ms(), MAX_STEP_MESSAGES].map(Value::from);
+        let rows = transaction.query(sql, &values).await?;
         let mut by_queue = std::collections::BTreeMap::<u64, Vec<Doomed>>::new();
         for row in &rows {
             by_queue.entry(row.unsigned(3)?).or_default().push(Doomed::read(row)?);

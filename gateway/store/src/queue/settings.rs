@@ -14,6 +14,8 @@ pub const MAX_QUEUES: u64 = 10_000;
 pub const MAX_GROUPS: u64 = 1_000;
 /// Largest message a queue can be set to take, its headers and attributes included: 64 MiB.
 pub const LARGEST_MESSAGE_BYTES: u64 = 64 << 20;
+/// Most messages of a queue unless it says otherwise.
+pub const DEFAULT_MAX_MESSAGES: u64 = 10_000;
 /// Longest time messages are kept, and longest time to live: 3,650 days.
 pub const LONGEST_AGE: Duration = Duration::from_secs(3_650 * 86_400);
 /// Longest time a message can be scheduled ahead: 30 days.
@@ -64,7 +66,7 @@ pub struct Retention {
     pub max_age: Duration,
     /// Most bytes of stored messages, scheduled ones included; at least 1. No limit by default.
     pub max_bytes: Option<u64>,
-    /// Most messages, scheduled ones included; at least 1. No limit by default.
+    /// Most messages, scheduled ones included; at least 1. [`DEFAULT_MAX_MESSAGES`] by default.
     pub max_messages: Option<u64>,
     /// What happens at the limit.
     pub at_limit: AtLimit,
@@ -75,7 +77,7 @@ impl Default for Retention {
         Self {
             max_age: Duration::from_secs(7 * 86_400),
             max_bytes: None,
-            max_messages: None,
+            max_messages: Some(DEFAULT_MAX_MESSAGES),
             at_limit: AtLimit::Refuse,
         }
     }

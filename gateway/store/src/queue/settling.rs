@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
 use super::sql::{Lock, execute_for, group_numbered, query_for, topic};
 use crate::change::{Change, Transaction};
@@ -115,8 +114,11 @@ impl Change for Enter {
     async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
         let sql = "INSERT INTO queue_consumers (consumer, group_id, owner, joined_at_ms) VALUES ($1, $2, $3, $4)";
         let owner = transaction.owner();
-        let values = [(&*self.consumer).into(), self.group_id.into(), owner.into(), now_ms().into()];
-        transaction.execute(sql, &values).await.map(drop)
+        let values = [(&*self.consumer).into(), self.group_id.into(), owner.into(), transaction.now_ms().into()];
+        transaction.execute(sql, &values).await?;
+        // Whatever kept them from being opened may be over.
+        let sql = "UPDATE queue_claims SET is_blocked = 0, not_before_ms = 0 WHERE group_id = $1 AND is_blocked = 2";
+        transaction.execute(sql, &[self.group_id.into()]).await.map(drop)
     }
 }
 

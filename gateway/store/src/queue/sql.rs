@@ -209,9 +209,16 @@ impl Cursors {
     }
 }
 
+/// What a message's body belongs to. It is sealed before the message has its place.
+pub(super) fn body_identity<'a>(queue_id: &'a [u8; 8], head: &'a str) -> [&'a [u8]; 3] {
+    [b"queue ", queue_id, head.as_bytes()]
+}
+
 /// A message as it is kept.
-pub(super) fn message(row: &Row, head: usize, stored_body: usize) -> Result<Message, StoreError> {
-    stored_message::message(&row.text(head)?, Body::from(row.body(stored_body)?)).map_err(|cause| row.damaged(cause))
+pub(super) fn message(row: &Row, queue_id: u64, head: usize, stored_body: usize) -> Result<Message, StoreError> {
+    let head = row.text(head)?;
+    let body = row.once_unbound_body_of(stored_body, &body_identity(&queue_id.to_be_bytes(), &head))?;
+    stored_message::message(&head, Body::from(body)).map_err(|cause| row.damaged(cause))
 }
 
 /// Sizes of statements over several rows: few, so that few are prepared, and large ones, so that few are sent.

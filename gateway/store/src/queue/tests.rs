@@ -7,9 +7,12 @@ mod property;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use sluicegate_engine::message::{Message, now_ms};
 
 use super::*;
+use crate::change::{Change, Transaction};
+use crate::error::StoreError;
 use crate::{Location, Store};
 
 /// A message with a key; the body is its number.
@@ -35,9 +38,38 @@ fn ids(claimed: &[Claimed]) -> Vec<&str> {
 
 /// What can be had at once.
 async fn try_claim(consumer: &Consumer, max: usize) -> Vec<Claimed> {
-    match tokio::time::timeout(Duration::from_millis(100), consumer.claim(max, u64::MAX)).await {
-        Ok(claimed) => claimed.expect("claimed"),
-        Err(_) => Vec::new(),
+    consumer.claim_now(max).await.expect("claimed")
+}
+
+/// As if so much more time had passed since all messages were published.
+async fn pass(queues: &Queues, time: Duration) {
+    queues.store.change(Pass(time.as_millis() as u64)).await.expect("time has passed");
+}
+
+struct Pass(u64);
+
+#[async_trait]
+impl Change for Pass {
+    type Output = ();
+
+    fn size_bytes(&self) -> usize {
+        128
+    }
+
+    fn doing(&self) -> &'static str {
+        "let time pass"
+    }
+
+    async fn apply(&mut self, transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
+        for (table, column) in [
+            ("queue_messages", "published_at_ms"),
+            ("queue_messages", "expires_at_ms"),
+            ("queue_scheduled", "deliver_at_ms"),
+            ("queue_scheduled", "expires_at_ms"),
+        ] {
+            transaction.execute(&format!("UPDATE {table} SET {column} = {column} - $1"), &[self.0.into()]).await?;
+        }
+        Ok(())
     }
 }
 
@@ -46,7 +78,7 @@ async fn the_keeper_moves_what_is_due_once_and_in_order() {
     let folder = tempfile::tempdir().expect("a folder");
     let queues = open(&folder).await;
     queues.create("q", &Settings::default()).await.expect("a queue");
-    let soon = now_ms() + 300;
+    let soon = now_ms() + 60_000;
     let at = |number: usize, at: u64| {
         let mut one = numbered(None, number);
         Arc::get_mut(&mut one.message).expect("not shared").deliver_at_ms = Some(at);
@@ -57,7 +89,7 @@ async fn the_keeper_moves_what_is_due_once_and_in_order() {
     assert_eq!((published[0].offset, published[0].deliver_at_ms), (None, Some(soon + 1)));
     let (a, b) = (Keeper::new(&queues), Keeper::new(&queues));
     assert_eq!(a.move_due().await, Ok(Some(soon)));
-    tokio::time::sleep(Duration::from_millis(320)).await;
+    pass(&queues, Duration::from_millis(60_001)).await;
     let (first, second) = tokio::join!(a.move_due(), b.move_due());
     first.and(second).expect("moved");
     let page = queues.messages("q", 10, None).await.expect("a page");
@@ -75,7 +107,7 @@ async fn retention_removes_the_old_and_a_group_behind_counts_them_as_lost() {
     let consumer = queues.join("q", "g", Start::Earliest).await.expect("a consumer");
     publish(&queues, "q", (0..1_200).map(|number| numbered(None, number)).take(1_000).collect()).await;
     let claimed = consumer.claim(10, u64::MAX).await.expect("claimed");
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    pass(&queues, Duration::from_secs(2)).await;
     publish(&queues, "q", vec![numbered(None, 5_000)]).await;
     Keeper::new(&queues).retain().await.expect("retained");
     let queue = queues.get("q").await.expect("the queue");
@@ -98,9 +130,9 @@ async fn what_expires_is_not_given_out_and_removed() {
     for group in ["g", "h"] {
         queues.create_group("q", group, Start::Earliest).await.expect("a group");
     }
-    let short = |number| Publication { ttl: Some(Duration::from_millis(50)), ..numbered(None, number) };
+    let short = |number| Publication { ttl: Some(Duration::from_secs(60)), ..numbered(None, number) };
     publish(&queues, "q", vec![numbered(None, 1), short(2), numbered(None, 3), short(4)]).await;
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    pass(&queues, Duration::from_secs(61)).await;
     let consumer = queues.join("q", "g", Start::Earliest).await.expect("a consumer");
     assert_eq!(ids(&try_claim(&consumer, 10).await), ["m1", "m3"]);
     assert!(try_claim(&consumer, 10).await.is_empty());

@@ -4,7 +4,6 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -174,7 +173,7 @@ pub(super) async fn delete_old(store: Arc<Store>, shared: Arc<Shared>) {
     loop {
         let (least, most) = DELETE_EVERY;
         sleep((Duration::from_millis(shared.keep_ms()) / 20).clamp(least, most)).await;
-        let before_ms = now_ms().saturating_sub(shared.keep_ms());
+        let before_ms = store.now_ms().saturating_sub(shared.keep_ms());
         loop {
             match store.change(DeleteBefore(before_ms)).await {
                 Ok(MAX_DELETED) => sleep(DELETE_PAUSE).await,

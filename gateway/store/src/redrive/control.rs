@@ -1,7 +1,6 @@
 //! Pausing, resuming and cancelling a job, and forgetting old ones.
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
 use super::{Controlled, JobState, TOPIC};
 use crate::change::{Change, Transaction};
@@ -43,7 +42,7 @@ impl Store {
     /// # Errors
     /// What is wrong with the store.
     pub async fn forget_redrives(&self, keep_ms: u64) -> Result<u64, StoreError> {
-        let until_ms = now_ms().saturating_sub(keep_ms);
+        let until_ms = self.now_ms().saturating_sub(keep_ms);
         let mut forgotten = 0;
         loop {
             match self.change(Forget { until_ms }).await? {
@@ -86,7 +85,7 @@ impl Change for Control {
             JobState::Cancelled | JobState::Done => return Ok(Controlled::Ended(state)),
             JobState::Running | JobState::Paused => {}
         }
-        let now = now_ms();
+        let now = transaction.now_ms();
         let ended = (self.wanted == JobState::Cancelled).then_some(now);
         let sql = "UPDATE redrive_jobs SET state = $2, ended_at_ms = $3, owner = NULL WHERE id = $1";
         transaction.execute(sql, &[self.id.as_str().into(), self.wanted.name().into(), ended.into()]).await?;

@@ -2,7 +2,6 @@
 
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json, json};
-use sluicegate_engine::message::now_ms;
 
 use super::{Created, JobState, MAX_JOB_IDS, MAX_RATE_PER_SECOND, NewJob, Selection, TOPIC};
 use crate::change::{Change, Transaction};
@@ -77,7 +76,7 @@ impl CreateJob {
             job.patch.as_ref().map(Json::to_string).into(),
             job.max_redrives.into(),
             job.by.as_str().into(),
-            now_ms().into(),
+            connection.now_ms().into(),
             JobState::Running.name().into(),
         ];
         let sql = "INSERT INTO redrive_jobs (id, selection, origin, rate_per_second, patch, max_redrives, created_by, \
@@ -111,7 +110,7 @@ impl CreateJob {
         let matching = conditions.sql.clone();
         let job = conditions.value(self.id.as_str());
         let most = conditions.value(self.job.max_redrives);
-        let (before, now) = (conditions.value(before), conditions.value(now_ms()));
+        let (before, now) = (conditions.value(before), conditions.value(connection.now_ms()));
         let too_often = format!("redrive_count >= CAST({most} AS BIGINT)");
         let on_its_way = "EXISTS (SELECT 1 FROM inbox WHERE redrive_letter = dead_letters.id)";
         let skipped = format!("({too_often} OR {on_its_way})");

@@ -1,7 +1,6 @@
 //! The end of a redriven message's way, within the transaction that settles its inbox's entry.
 
 use sluicegate_engine::delivery::{Outcome, Settlement};
-use sluicegate_engine::message::now_ms;
 
 use super::ItemState;
 use crate::change::Transaction;
@@ -45,7 +44,7 @@ pub(crate) async fn ended(
          WHERE letter = $1 AND redrive_count = $2 AND state IN ('sent', 'dead_lettered')"
     );
     let arguments: [Value; 5] =
-        [letter.into(), redrive_count.into(), words.into(), now_ms().into(), state.name().into()];
+        [letter.into(), redrive_count.into(), words.into(), transaction.now_ms().into(), state.name().into()];
     transaction.execute(&sql, &arguments).await?;
     close(transaction, letter, redrive_count, is_last).await
 }
@@ -56,7 +55,7 @@ async fn close(connection: &mut Connection, letter: &str, redrive_count: u32, is
         return Ok(());
     }
     let sql = "UPDATE redrive_items SET state = CASE WHEN delivered = 1 THEN 'delivered' ELSE 'filtered' END, at_ms = $3 WHERE letter = $1 AND redrive_count = $2 AND state = 'sent'";
-    connection.execute(sql, &[letter.into(), redrive_count.into(), now_ms().into()]).await.map(drop)
+    connection.execute(sql, &[letter.into(), redrive_count.into(), connection.now_ms().into()]).await.map(drop)
 }
 
 fn describe(outcome: &Outcome) -> String {

@@ -13,7 +13,7 @@ use super::send::{Finish, Prepared, Send, Sent, Step};
 use super::{From, ItemState, TOPIC, changed};
 use crate::change::{Change, Transaction};
 use crate::database::{Connection, Value};
-use crate::dead_letter::{KeptLetter, MAX_PAGE_BYTES, read_letter};
+use crate::dead_letter::{KeptLetter, MAX_PAGE_BYTES, try_read_letter};
 use crate::error::StoreError;
 use crate::inbox::Put;
 use crate::leases::Owner;
@@ -120,10 +120,15 @@ impl Store {
         self: &Arc<Self>,
         job: &ActiveJob,
         destinations: &Destinations,
-        letter: Option<KeptLetter>,
+        letter: Found,
     ) -> Result<Step, StoreError> {
         let ends = |state, words: String| Ok(Step::Ends { state, words });
-        let Some(kept) = letter else { return ends(ItemState::Skipped, "deleted meanwhile".to_owned()) };
+        let kept = match letter {
+            Some(Ok(kept)) => kept,
+            // It stays, and may be redriven once it can be read.
+            Some(Err(error)) => return ends(ItemState::Failed, format!("it cannot be opened: {error}")),
+            None => return ends(ItemState::Skipped, "deleted meanwhile".to_owned()),
+        };
         let letter = &kept.letter;
         if kept.is_being_redriven {
             return ends(ItemState::Skipped, "on its way again already".to_owned());
@@ -271,7 +276,7 @@ async fn reconcile(connection: &mut Connection, job: &str) -> Result<(), StoreEr
         "UPDATE redrive_items SET state = 'delivered', outcome = 'its letter is gone', at_ms = $2 WHERE {LOST} \
          AND NOT EXISTS ({LETTER})"
     );
-    let arguments: [Value; 2] = [job.into(), now_ms().into()];
+    let arguments: [Value; 2] = [job.into(), connection.now_ms().into()];
     connection.execute(&again, &arguments).await?;
     connection.execute(&pending, &arguments[..1]).await?;
     connection.execute(&gone, &arguments).await.map(drop)
@@ -283,10 +288,13 @@ struct Next {
     limit: u64,
 }
 
+/// A letter, why it cannot be opened, or that it is gone.
+type Found = Option<Result<KeptLetter, StoreError>>;
+
 #[derive(Default)]
 struct NextLetters {
-    /// Number in the job, id, and the letter if it is still there.
-    letters: Vec<(u64, String, Option<KeptLetter>)>,
+    /// Number in the job, id, letter.
+    letters: Vec<(u64, String, Found)>,
     /// Whether there are any that are not sent.
     pending: bool,
     /// How many are on their way.
@@ -319,8 +327,8 @@ impl Question for Next {
                 break;
             }
             let (number, id) = (row.unsigned(0)?, row.text(1)?);
-            let letter = read_letter(connection, &id).await?;
-            if let Some(kept) = &letter {
+            let letter = try_read_letter(connection, &id).await?;
+            if let Some(Ok(kept)) = &letter {
                 bytes += (kept.letter.original.body.len() + kept.letter.at_failure.body.len()) as u64;
             }
             next.letters.push((number, id, letter));

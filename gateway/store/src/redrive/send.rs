@@ -1,7 +1,6 @@
 //! Sending letters: their messages into the inbox and their items marked, in one transaction.
 
 use async_trait::async_trait;
-use sluicegate_engine::message::now_ms;
 
 use super::ItemState;
 use crate::change::{Change, Transaction};
@@ -97,7 +96,7 @@ impl Change for Send {
                 prepared.number.into(),
                 state.name().into(),
                 ends.map(|(_, words)| words).into(),
-                now_ms().into(),
+                transaction.now_ms().into(),
                 put.map(|(_, before)| before.saturating_add(1)).into(),
             ];
             let sql = "UPDATE redrive_items SET state = $3, outcome = $4, at_ms = $5, redrive_count = $6, delivered = 0 \
@@ -160,7 +159,8 @@ impl Change for Finish {
         let sql = "UPDATE redrive_jobs SET state = 'done', ended_at_ms = $2, owner = NULL WHERE id = $1 \
             AND state = 'running' AND NOT EXISTS (SELECT 1 FROM redrive_items WHERE job = $1 \
             AND redrive_items.state IN ('pending', 'sent'))";
-        let done = transaction.execute(sql, &[self.job.as_str().into(), now_ms().into()]).await? > 0;
+        let values = [Value::from(self.job.as_str()), transaction.now_ms().into()];
+        let done = transaction.execute(sql, &values).await? > 0;
         if done {
             transaction.announce(super::TOPIC);
         }

@@ -23,6 +23,9 @@ pub(super) const TAG_BYTES: usize = 16;
 /// Told apart from all else that is wrapped.
 const PROOF: &[u8] = b"sluicegate master key";
 
+/// What is authenticated beside what is encrypted, in parts that follow each other.
+pub(crate) type Identity<'a> = &'a [&'a [u8]];
+
 /// It was not encrypted with this key, or has been changed since.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NotOurs;
@@ -62,7 +65,7 @@ impl Key {
 
     /// Encrypts what follows the first `clear` bytes of `buffer`, which must end with [`SALT_BYTES`] to be filled in, and
     /// appends the tag. The clear bytes and `identity` are authenticated.
-    pub fn encrypt(&self, buffer: &mut Vec<u8>, clear: usize, identity: &[u8]) -> Result<(), NoRandomness> {
+    pub fn encrypt(&self, buffer: &mut Vec<u8>, clear: usize, identity: Identity<'_>) -> Result<(), NoRandomness> {
         let Some(head) = clear.checked_sub(SALT_BYTES).filter(|_| clear <= buffer.len()) else {
             unreachable!("callers leave room for the salt");
         };
@@ -77,7 +80,7 @@ impl Key {
     }
 
     /// What [`encrypt`](Self::encrypt) was given after its `clear` bytes.
-    pub fn decrypt(&self, stored: &[u8], clear: usize, identity: &[u8]) -> Result<Vec<u8>, NotOurs> {
+    pub fn decrypt(&self, stored: &[u8], clear: usize, identity: Identity<'_>) -> Result<Vec<u8>, NotOurs> {
         let head = clear.checked_sub(SALT_BYTES).ok_or(NotOurs)?;
         let (salt, content) = (stored.get(head..clear).ok_or(NotOurs)?, stored.get(clear..).ok_or(NotOurs)?);
         let (key, nonce) = self.derived(salt);
@@ -90,25 +93,25 @@ impl Key {
 
     /// This key, a data key, encrypted with a master key.
     pub fn wrapped(&self, master: &Self, tenant: &str, version: u32) -> Result<Vec<u8>, NoRandomness> {
-        master.enclosed(&self.0[..], &wrapping(tenant, version))
+        master.enclosed(&self.0[..], &[&wrapping(tenant, version)])
     }
 
     /// A data key that was wrapped with this one, a master key.
     pub fn unwrap(&self, wrapped: &[u8], tenant: &str, version: u32) -> Result<Self, NotOurs> {
-        let bytes = Zeroizing::new(self.decrypt(wrapped, SALT_BYTES, &wrapping(tenant, version))?);
+        let bytes = Zeroizing::new(self.decrypt(wrapped, SALT_BYTES, &[&wrapping(tenant, version)])?);
         <[u8; KEY_BYTES]>::try_from(&bytes[..]).map(Self::new).map_err(|_| NotOurs)
     }
 
     /// What shows later whether a master key is this one.
     pub fn proof(&self) -> Result<Vec<u8>, NoRandomness> {
-        self.enclosed(PROOF, PROOF)
+        self.enclosed(PROOF, &[PROOF])
     }
 
     pub fn proves(&self, proof: &[u8]) -> bool {
-        self.decrypt(proof, SALT_BYTES, PROOF).is_ok_and(|constant| constant == PROOF)
+        self.decrypt(proof, SALT_BYTES, &[PROOF]).is_ok_and(|constant| constant == PROOF)
     }
 
-    fn enclosed(&self, content: &[u8], identity: &[u8]) -> Result<Vec<u8>, NoRandomness> {
+    fn enclosed(&self, content: &[u8], identity: Identity<'_>) -> Result<Vec<u8>, NoRandomness> {
         let mut buffer = Vec::with_capacity(SALT_BYTES + content.len() + TAG_BYTES);
         buffer.resize(SALT_BYTES, 0);
         buffer.extend_from_slice(content);
@@ -134,9 +137,14 @@ fn wrapping(tenant: &str, version: u32) -> Vec<u8> {
 }
 
 /// The clear bytes come with their length, so that they and the identity cannot be cut differently.
-fn associated(clear: &[u8], identity: &[u8]) -> Vec<u8> {
+fn associated(clear: &[u8], identity: Identity<'_>) -> Vec<u8> {
     let length = u32::try_from(clear.len()).unwrap_or(u32::MAX).to_be_bytes();
-    [&length[..], clear, identity].concat()
+    let bytes = length.len() + clear.len() + identity.iter().map(|part| part.len()).sum::<usize>();
+    let mut associated = Vec::with_capacity(bytes);
+    for part in [&length[..], clear].iter().chain(identity) {
+        associated.extend_from_slice(part);
+    }
+    associated
 }
 
 #[cfg(test)]

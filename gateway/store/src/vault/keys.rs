@@ -197,7 +197,7 @@ impl Proof {
 
     async fn write(connection: &mut Connection, vault: &Vault, master: &Key) -> Result<(), StoreError> {
         let proof = master.proof().map_err(|NoRandomness| vault.no_randomness("prepare the keys of bodies"))?;
-        let now_ms = connection.now_ms().await?;
+        let now_ms = connection.now_ms();
         let sql = "INSERT INTO master_key (id, fingerprint, proof, since_ms) VALUES (1, $1, $2, $3) \
             ON CONFLICT (id) DO UPDATE SET fingerprint = $1, proof = $2, since_ms = $3";
         connection.execute(sql, &[master.fingerprint().into(), proof.into(), now_ms.into()]).await.map(drop)
@@ -252,7 +252,7 @@ async fn add(
 ) -> Result<(), StoreError> {
     let wrapped = Key::random().and_then(|key| key.wrapped(master, tenant, version));
     let wrapped = wrapped.map_err(|NoRandomness| vault.no_randomness("make a key of bodies"))?;
-    let now_ms = connection.now_ms().await?;
+    let now_ms = connection.now_ms();
     let retire = "UPDATE data_keys SET retired_at_ms = $2 WHERE tenant = $1 AND retired_at_ms IS NULL";
     connection.execute(retire, &[tenant.into(), now_ms.into()]).await?;
     let sql = "INSERT INTO data_keys (tenant, version, wrapped, created_at_ms) VALUES ($1, $2, $3, $4)";
@@ -310,7 +310,8 @@ impl Change for MakeKey {
     }
 }
 
-struct Look(Arc<Vault>);
+/// Reads the keys anew; answers whether there are new ones.
+pub(crate) struct Look(pub Arc<Vault>);
 
 #[async_trait]
 impl Question for Look {

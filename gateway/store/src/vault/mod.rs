@@ -4,8 +4,11 @@
 //!
 //! A body's encrypted form: a byte that says so, the tenant's name after its length, the version of its key, 24 random
 //! bytes ([`cipher`]), then the encrypted plain or compressed form ([`body`]) and the tag. All that stands before is
-//! authenticated, and so is an identity, where the one who seals has one: such a body cannot be put in another's place.
-//! Bodies of before encryption stay readable, so whoever may write to the database can still put a plain body there.
+//! authenticated, and so is an identity, what the body belongs to: such a body cannot be put in another's place.
+//! A dead letter's body belongs to the letter's id, that of an inbox to its pipeline and its message's head, that of a
+//! queue to the queue and its message's head (their rows have no number yet when bodies are sealed); so a head cannot be
+//! exchanged either. Bodies of before encryption stay readable, so whoever may write to the database can still put a
+//! plain body there.
 
 mod cipher;
 mod keys;
@@ -19,9 +22,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+pub(crate) use self::cipher::Identity;
 use self::cipher::{Key, SALT_BYTES, TAG_BYTES};
 pub use self::keys::{KeyVersion, Keys};
-pub(crate) use self::keys::{begin, keep_up, reload};
+pub(crate) use self::keys::{Look, begin, keep_up, reload};
 use crate::body;
 use crate::error::StoreError;
 use crate::place::Place;
@@ -96,17 +100,12 @@ impl Vault {
     }
 
     /// A body as it is stored: encrypted where the store's bodies are, and compressed where that is wanted and makes it
-    /// smaller.
+    /// smaller. Encrypted, it opens only with the identity of what it belongs to.
     ///
     /// # Errors
     /// `Encrypted`: the store's bodies are encrypted and there is no master key. `UnknownKey`: the tenant has none yet.
     /// `Database`: the system has no random bytes.
-    pub fn seal(&self, tenant: &str, body: &[u8], compress: bool) -> Result<Bytes, StoreError> {
-        self.seal_for(tenant, body, compress, b"")
-    }
-
-    /// The same, readable only by who knows the record's identity.
-    pub fn seal_for(&self, tenant: &str, body: &[u8], compress: bool, identity: &[u8]) -> Result<Bytes, StoreError> {
+    pub fn seal(&self, tenant: &str, body: &[u8], compress: bool, identity: Identity<'_>) -> Result<Bytes, StoreError> {
         let content = if compress { body::seal_compressed(body) } else { body::seal(body) };
         let Some((version, key)) = self.sealing_key(tenant)? else { return Ok(content) };
         let clear = 2 + tenant.len() + 4 + SALT_BYTES;
@@ -127,7 +126,7 @@ impl Vault {
     /// # Errors
     /// `Encrypted`: there is no master key. `UnknownKey`: its key is not known here, or not yet. `Damaged`: it is not
     /// what was stored, or not where it was stored.
-    pub fn open(&self, stored: Bytes, identity: &[u8], doing: &'static str) -> Result<Bytes, StoreError> {
+    pub fn open(&self, stored: Bytes, identity: Identity<'_>, doing: &'static str) -> Result<Bytes, StoreError> {
         let damaged = |cause: String| StoreError::Damaged { place: self.place.clone(), doing, cause };
         if stored.first() != Some(&ENCRYPTED) {
             return body::open(stored).map_err(damaged);
@@ -140,6 +139,26 @@ impl Vault {
             damaged("an encrypted body was changed, or is another's: its tag does not fit".to_owned())
         })?;
         body::open(content.into()).map_err(damaged)
+    }
+
+    /// As [`open`](Self::open), for records whose bodies were sealed without an identity once: what does not open with
+    /// its own is tried without one.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_once_unbound(
+        &self,
+        stored: Bytes,
+        identity: Identity<'_>,
+        doing: &'static str,
+    ) -> Result<Bytes, StoreError> {
+        let is_encrypted = stored.first() == Some(&ENCRYPTED);
+        match self.open(stored.clone(), identity, doing) {
+            Err(damaged @ StoreError::Damaged { .. }) if is_encrypted => {
+                self.open(stored, &[], doing).map_err(|_| damaged)
+            }
+            opened => opened,
+        }
     }
 
     /// `None` where bodies are not encrypted.

@@ -23,7 +23,7 @@ fn vault(keys: &[(&str, u32, [u8; 32])]) -> Vault {
 }
 
 fn open(vault: &Vault, stored: &[u8], identity: &[u8]) -> Result<Bytes, StoreError> {
-    vault.open(Bytes::copy_from_slice(stored), identity, "read")
+    vault.open(Bytes::copy_from_slice(stored), &[identity], "read")
 }
 
 /// Text that shrinks and bytes that do not.
@@ -35,7 +35,7 @@ proptest! {
     #[test]
     fn a_body_comes_back(body in bodies(), compress: bool, identity in vec(any::<u8>(), 0..20), tenant in "[a-z]{1,20}") {
         for vault in [vault(&[(&tenant, 7, [7; 32])]), Vault::new(place(), None)] {
-            let stored = vault.seal_for(&tenant, &body, compress, &identity).expect("sealed");
+            let stored = vault.seal(&tenant, &body, compress, &[&identity]).expect("sealed");
             prop_assert_eq!(&open(&vault, &stored, &identity)?[..], &body[..]);
         }
     }
@@ -45,7 +45,7 @@ proptest! {
         body in bodies(), compress: bool, at: prop::sample::Index, bit in 0..8_u8,
     ) {
         let vault = vault(&[("acme", 1, [7; 32]), ("acme", 2, [8; 32])]);
-        let stored = vault.seal_for("acme", &body, compress, b"row 1").expect("sealed");
+        let stored = vault.seal("acme", &body, compress, &[b"row 1"]).expect("sealed");
         let mut flipped = stored.to_vec();
         flipped[at.index(stored.len())] ^= 1 << bit;
         prop_assert!(open(&vault, &flipped, b"row 1").is_err());
@@ -70,18 +70,18 @@ fn an_encrypted_body_shows_nothing_and_is_never_the_same_twice() {
     let vault = vault(&[("acme", 1, [7; 32])]);
     let body = b"the customer's secret ".repeat(50);
     for compress in [false, true] {
-        let stored = vault.seal("acme", &body, compress).expect("sealed");
+        let stored = vault.seal("acme", &body, compress, &[]).expect("sealed");
         assert!(!stored.windows(8).any(|window| body.windows(8).any(|part| part == window)));
-        assert_ne!(vault.seal("acme", &body, compress).expect("sealed"), stored);
+        assert_ne!(vault.seal("acme", &body, compress, &[]).expect("sealed"), stored);
     }
-    let small = vault.seal("acme", &body, true).expect("sealed");
+    let small = vault.seal("acme", &body, true, &[]).expect("sealed");
     assert!(small.len() < 150, "compressed, then encrypted: {}", small.len());
 }
 
 #[test]
 fn a_body_is_read_with_its_own_key_and_in_its_own_place_alone() {
     let ours = vault(&[("acme", 1, [7; 32])]);
-    let stored = ours.seal_for("acme", b"body", false, b"row 1").expect("sealed");
+    let stored = ours.seal("acme", b"body", false, &[b"row 1"]).expect("sealed");
     assert!(matches!(open(&ours, &stored, b"row 2"), Err(StoreError::Damaged { .. })));
     let other_key = vault(&[("acme", 1, [8; 32])]);
     assert!(matches!(open(&other_key, &stored, b"row 1"), Err(StoreError::Damaged { .. })));
@@ -100,9 +100,9 @@ fn a_body_is_read_with_its_own_key_and_in_its_own_place_alone() {
 #[test]
 fn the_newest_version_seals_and_those_of_before_still_open() {
     let before = vault(&[("acme", 1, [7; 32])]);
-    let old = before.seal("acme", b"old", false).expect("sealed");
+    let old = before.seal("acme", b"old", false, &[]).expect("sealed");
     let rotated = vault(&[("acme", 1, [7; 32]), ("acme", 2, [8; 32])]);
-    let new = rotated.seal("acme", b"new", false).expect("sealed");
+    let new = rotated.seal("acme", b"new", false, &[]).expect("sealed");
     assert_eq!(open(&rotated, &old, b"").expect("opened"), "old");
     assert_eq!(open(&rotated, &new, b"").expect("opened"), "new");
     assert!(matches!(open(&before, &new, b""), Err(StoreError::UnknownKey { version: 2, .. })));
@@ -112,7 +112,21 @@ fn the_newest_version_seals_and_those_of_before_still_open() {
 fn nothing_is_written_in_the_clear_for_want_of_a_key() {
     let locked = Vault::new(place(), None);
     locked.ring.write().expect("not poisoned").is_encrypted = true;
-    assert_eq!(locked.seal("acme", b"body", false), Err(StoreError::Encrypted { place: place() }));
+    assert_eq!(locked.seal("acme", b"body", false, &[]), Err(StoreError::Encrypted { place: place() }));
     let keyless = vault(&[("acme", 1, [7; 32])]);
-    assert!(matches!(keyless.seal("bravo", b"body", false), Err(StoreError::UnknownKey { .. })));
+    assert!(matches!(keyless.seal("bravo", b"body", false, &[]), Err(StoreError::UnknownKey { .. })));
+}
+
+#[test]
+fn a_body_sealed_for_nothing_opens_anywhere_and_one_that_is_bound_in_its_place_alone() {
+    let vault = vault(&[("acme", 1, [7; 32])]);
+    let open = |stored: &Bytes, identity: &[&[u8]]| vault.open_once_unbound(stored.clone(), identity, "read");
+    let unbound = vault.seal("acme", b"old", false, &[]).expect("sealed");
+    assert_eq!(open(&unbound, &[b"row 1"]).expect("opened"), "old");
+    let bound = vault.seal("acme", b"new", false, &[b"row", b" 1"]).expect("sealed");
+    assert_eq!(open(&bound, &[b"row 1"]).expect("the parts are one"), "new");
+    assert!(matches!(open(&bound, &[b"row 2"]), Err(StoreError::Damaged { .. })));
+    let plain = Vault::new(place(), None).seal("acme", b"plain", false, &[b"row 1"]).expect("sealed");
+    assert_eq!(open(&plain, &[b"row 2"]).expect("what is not encrypted is bound to nothing"), "plain");
+    assert!(matches!(open(&plain.slice(..0), &[b"row 1"]), Err(StoreError::Damaged { .. })));
 }

@@ -79,7 +79,7 @@ fn unlock(mut lock: SqliteConnection) {
 /// Until so many records of [`letter`] are in the queue.
 async fn await_queued(store: &Store, records: usize) {
     let bytes = records
-        * StoredLetter::new(&letter(), &vault::Vault::new(crate::place::Place::file("store"), None))
+        * StoredLetter::new(&letter(), &crate::vault::Vault::new(crate::place::Place::file("store"), None))
             .expect("converted")
             .size_bytes();
     while store.queue_room() > MAX_QUEUED_BYTES - bytes {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use sluicegate_connectors::queue::{
-    self as declared, Backend, Declaration, Declarations, Member, Outgoing, QueueBackend, Verdict,
+    self as declared, Backend, Declaration, Declarations, Defaults, Member, Outgoing, QueueBackend, Verdict,
 };
 use sluicegate_engine::delivery::{Received, Token};
 use sluicegate_engine::failure::Failure;
@@ -86,9 +86,24 @@ impl Keeping {
     }
 }
 
+/// What a new queue is like of which nothing else is said.
+pub fn defaults(defaults: &Defaults) -> Settings {
+    let Defaults { max_messages, max_age, max_message, consumer_timeout: _ } = defaults;
+    let standard = Settings::default();
+    let retention = Retention { max_age: max_age.0, max_messages: max_messages.messages(), ..standard.retention };
+    Settings { retention, max_message_bytes: max_message.0, ..standard }
+}
+
 /// The store's words for a declaration.
 pub fn settings(declaration: &Declaration) -> Settings {
-    let Declaration { kind, retention, max_message, compression, ttl, delay, schema, backend: _ } = declaration;
+    let Declaration { kind, retention, max_message, compression, ttl, delay, schema, backend } = declaration;
+    let standard = Settings::default();
+    let max_messages = match (retention.max_messages, backend) {
+        (Some(length), _) => length.messages(),
+        (None, Backend::Store) => standard.retention.max_messages,
+        // It has no limit by default: it would be kept by removing what nobody has read.
+        (None, Backend::Redis(_)) => None,
+    };
     Settings {
         kind: match kind {
             declared::Kind::Normal => queue::Kind::Normal,
@@ -96,15 +111,15 @@ pub fn settings(declaration: &Declaration) -> Settings {
             declared::Kind::Delay => queue::Kind::Delay,
         },
         retention: Retention {
-            max_age: retention.max_age.0,
+            max_age: retention.max_age.map_or(standard.retention.max_age, |age| age.0),
             max_bytes: retention.max_bytes.map(|size| size.0),
-            max_messages: retention.max_messages,
+            max_messages,
             at_limit: match retention.at_limit {
                 declared::AtLimit::Refuse => queue::AtLimit::Refuse,
                 declared::AtLimit::DropOldest => queue::AtLimit::DropOldest,
             },
         },
-        max_message_bytes: max_message.0,
+        max_message_bytes: max_message.map_or(standard.max_message_bytes, |size| size.0),
         compression: match compression {
             declared::Compression::None => queue::Compression::None,
             declared::Compression::Zstd => queue::Compression::Zstd,
@@ -214,8 +229,10 @@ impl Member for StoreMember {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::time::Duration;
 
+    use sluicegate_connectors::queue::Length;
     use sluicegate_engine::failure::FailureKind;
 
     use super::*;
@@ -233,5 +250,19 @@ mod tests {
     #[test]
     fn the_defaults_of_a_declaration_are_those_of_the_store() {
         assert_eq!(settings(&Declaration::default()), Settings::default());
+        assert_eq!(defaults(&Defaults::default()), Settings::default());
+        let completed = Declaration::default().completed(&Defaults::default(), Path::new(""));
+        assert_eq!(settings(&completed), Settings::default());
+    }
+
+    #[test]
+    fn what_is_left_out_is_as_the_defaults_say_and_what_is_said_stays() {
+        let more = Defaults { max_messages: Length::Unlimited, ..Defaults::default() };
+        let completed = Declaration::default().completed(&more, Path::new(""));
+        assert_eq!(settings(&completed).retention.max_messages, None);
+        assert_eq!(defaults(&more).retention.max_messages, None);
+        let mut own = Declaration::default();
+        own.retention.max_messages = Some(Length::Messages(5));
+        assert_eq!(settings(&own.completed(&more, Path::new(""))).retention.max_messages, Some(5));
     }
 }
