@@ -59,7 +59,7 @@ pub fn check_plugins(loaded: &Loaded, plugins: &dyn PluginSchemas) -> Result<(),
     for pipeline in &loaded.config.pipelines {
         for (index, step) in pipeline.steps.iter().enumerate() {
             let Some((plugin, config)) = step.plugin() else { continue };
-            let pointer = format!("{}/steps/{index}/{}", join("/pipelines", &pipeline.name), step.kind());
+            let pointer = format!("{}/steps/{index}/{}", join("/pipelines", pipeline.written_name()), step.kind());
             match plugins.describe(plugin) {
                 Ok(description) => check_step(loaded, &pointer, step, config, &description, &mut wrong),
                 Err(why) => {

@@ -44,7 +44,7 @@ pub struct End {
 
 /// Derives what a pipeline promises. No I/O: it is what the configuration says, not what a server is set to.
 pub fn guarantee(loaded: &Loaded, pipeline: &PipelineConfig) -> Guarantee {
-    let pointer = join("/pipelines", &pipeline.name);
+    let pointer = join("/pipelines", pipeline.written_name());
     let queues = &*loaded.config.queues;
     let mut warnings = Vec::new();
     let mut end = |name: &str, system: &'static str, place: &str, promise: Promise| {

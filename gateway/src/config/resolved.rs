@@ -18,6 +18,7 @@ use sluicegate_engine::pipeline::Order;
 use sluicegate_engine::retry::RetryPolicy;
 use sluicegate_engine::step::Unroutable;
 use sluicegate_store::Location;
+use sluicegate_store::tenant::Realm;
 
 pub use super::dead_letter::DeadLetterConfig;
 use super::tree::Node;
@@ -321,6 +322,11 @@ pub struct PipelineConfig {
 }
 
 impl PipelineConfig {
+    /// The name under which it stands in its configuration: its own without that of a tenant.
+    pub fn written_name(&self) -> &str {
+        Realm::of(&self.name).short(&self.name).unwrap_or(&self.name)
+    }
+
     /// Identity of all that it is made of, as 64 hexadecimal digits: two pipelines with the same fingerprint behave the
     /// same. Contents of schemas (also those they refer to) and of plugin files are part of it; those of built-in
     /// plugins come with the gateway and are not.

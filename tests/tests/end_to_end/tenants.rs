@@ -141,6 +141,14 @@ async fn what_is_wrong_with_a_document_is_told_with_its_places_and_changes_nothi
     assert_eq!(acme.call("POST", "/api/v1/pipelines", form).await?.0, 422);
     assert_eq!(acme.call("GET", "/api/v1/pipelines", Value::Null).await?.1["pipelines"], json!([]));
 
+    // What only the plugin knows has its place, too.
+    let document = "source: { http: {} }\nsteps:\n  - filter: { plugin: jq, config: { programm: '.' } }\ntargets: { log: { granted: log } }\n";
+    let (status, answer) = acme.call("POST", "/api/v1/pipelines", json!({ "name": "p", "document": document })).await?;
+    assert_eq!(status, 422, "{answer}");
+    let lines: Vec<_> =
+        answer["details"]["diagnostics"].as_array().context("a list")?.iter().map(|d| &d["line"]).collect();
+    assert_eq!(lines, [&json!(3), &json!(3)], "{answer}");
+
     let schema = json!({ "name": "order", "document": { "type": "object", "required": ["id"] } });
     assert_eq!(acme.call("POST", "/api/v1/schemas", schema).await?.0, 201);
     let tighter = json!({ "document": { "type": "object", "required": ["id", "at"] } });
