@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+use crate::config::join;
+
 /// Deepest nesting that is compared.
 const MAX_DEPTH: usize = 64;
 
@@ -183,10 +185,6 @@ fn names(value: &Value) -> BTreeSet<&str> {
 
 fn listing(names: &BTreeSet<&str>) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn join(pointer: &str, token: &str) -> String {
-    format!("{pointer}/{}", token.replace('~', "~0").replace('/', "~1"))
 }
 
 #[cfg(test)]

@@ -48,3 +48,4 @@ pub use shape::{schema, secret_keys};
 pub use surroundings::{Process, Surroundings};
 pub use tenancy::{Document, DocumentKind, Holdings, document_json, load_tenant};
 pub use tree::Node;
+pub(crate) use tree::join;

@@ -16,6 +16,7 @@ use super::Gateway;
 use crate::config::{self, Config, Diagnostics, Document, DocumentKind, Loaded, PipelineConfig};
 use crate::tenancy::{Changed, PipelineState, States, Wanted};
 use crate::trial::{Bench, BlockingBench};
+use crate::workshop::LoadedPlugins;
 
 /// A change that no news told of (a queue's, a message lost on the way) is seen within this.
 const LOOK_INTERVAL: Duration = Duration::from_secs(15);
@@ -71,7 +72,7 @@ impl Gateway {
     /// Runs what tenants have now: builds what is new first, then swaps pipeline by pipeline, as a reload does. What
     /// cannot be built leaves its predecessor running. If the store cannot be read, everything goes on as it is.
     pub async fn follow_tenants(&mut self) {
-        let operator = Arc::new(self.config.clone());
+        let operator = Arc::clone(&self.shown.borrow());
         let changed = match self.tenancy.look(&operator, self.look_afresh).await {
             Ok(changed) => changed,
             Err(error) => {
@@ -100,9 +101,10 @@ impl Gateway {
     async fn swap_tenant(&mut self, changed: Changed) -> BTreeMap<ResourceId, (u64, PipelineState)> {
         let Changed { tenant, loaded, mut mistakes, wanted } = changed;
         let realm = Realm::Tenant(tenant.clone());
-        if let Err(diagnostics) = check_plugins(&loaded, self) {
+        let (plugins, checked) = check_plugins(&loaded, self);
+        if let Err(diagnostics) = checked {
             let diagnostics = Arc::new(diagnostics);
-            let titles = loaded.config.pipelines.iter().map(|pipeline| title(&realm, pipeline));
+            let titles = loaded.config.pipelines.iter().map(title);
             mistakes.extend(
                 titles.filter(|title| diagnostics.concern(title)).map(|title| (title, Arc::clone(&diagnostics))),
             );
@@ -110,12 +112,12 @@ impl Gateway {
         let config = Arc::new(loaded.config.clone());
         let mut not_built: BTreeMap<String, Arc<str>> = BTreeMap::new();
         let (mut kept, mut swapped): (HashSet<&str>, usize) = (HashSet::new(), 0);
-        for pipeline in config.pipelines.iter().filter(|pipeline| !mistakes.contains_key(&title(&realm, pipeline))) {
+        for pipeline in config.pipelines.iter().filter(|pipeline| !mistakes.contains_key(&title(pipeline))) {
             kept.insert(&pipeline.name);
             if self.fleet.runs(pipeline) {
                 continue;
             }
-            match self.workshop.build(&config, &[pipeline], Default::default()).await {
+            match self.workshop.build(&config, &[pipeline], plugins.clone()).await {
                 Ok(assemblies) => {
                     for assembly in assemblies {
                         self.fleet.put(pipeline.clone(), assembly);
@@ -125,7 +127,7 @@ impl Gateway {
                 Err(error) => {
                     let text = format!("{error:#}");
                     warn!(tenant = %tenant, pipeline = %pipeline.name, error = text, "a tenant's pipeline cannot be built");
-                    not_built.insert(title(&realm, pipeline), text.into());
+                    not_built.insert(title(pipeline), text.into());
                 }
             }
         }
@@ -156,13 +158,15 @@ impl Gateway {
 }
 
 /// What diagnostics call the document of a tenant's pipeline.
-fn title(realm: &Realm, pipeline: &PipelineConfig) -> String {
-    let name = realm.short(&pipeline.name).unwrap_or(&pipeline.name).to_owned();
+fn title(pipeline: &PipelineConfig) -> String {
+    let name = pipeline.written_name().to_owned();
     Document { kind: DocumentKind::Pipeline, name, text: Arc::default() }.title()
 }
 
-/// Loads the plugins it names, beside the runtime's workers.
-fn check_plugins(loaded: &Loaded, gateway: &Gateway) -> Result<(), Diagnostics> {
+/// Loads the plugins it names, beside the runtime's workers, and keeps those that can be used.
+fn check_plugins(loaded: &Loaded, gateway: &Gateway) -> (LoadedPlugins, Result<(), Diagnostics>) {
     let bench = Bench::new(gateway.workshop.host.clone());
-    block_in_place(|| config::check_plugins(loaded, &BlockingBench { bench: &bench, runtime: Handle::current() }))
+    let ask = BlockingBench { bench: &bench, runtime: Handle::current() };
+    let checked = block_in_place(|| config::check_plugins(loaded, &ask));
+    (bench.into_plugins(), checked)
 }

@@ -102,7 +102,7 @@ pub(super) async fn unused(api: &Api, id: &ResourceId) -> Result<(), ApiError> {
     let names =
         |step: &config::StepConfig| matches!(step, config::StepConfig::Validate { schema } if *schema.name == *id.name);
     let users = config.pipelines.iter().filter(|pipeline| pipeline.steps.iter().any(names));
-    let users: Vec<&str> = users.map(|pipeline| pipeline.name.rsplit('/').next().unwrap_or_default()).collect();
+    let users: Vec<&str> = users.map(config::PipelineConfig::written_name).collect();
     if users.is_empty() {
         return Ok(());
     }

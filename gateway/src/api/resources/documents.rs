@@ -4,7 +4,7 @@ use serde_json::Value;
 use sluicegate_store::resource::MAX_DOCUMENT_BYTES;
 
 use crate::api::{ApiCode, ApiError};
-use crate::config;
+use crate::config::{self, join};
 
 /// What stands in the place of a secret.
 const CONCEALED: &str = "***";
@@ -122,10 +122,6 @@ fn each_secret(value: &mut Value, at: &str, visit: &mut dyn FnMut(&str, &mut Val
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
-}
-
-fn join(pointer: &str, token: &str) -> String {
-    format!("{pointer}/{}", token.replace('~', "~0").replace('/', "~1"))
 }
 
 #[cfg(test)]

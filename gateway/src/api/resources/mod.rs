@@ -122,7 +122,7 @@ enum Compatibility {
     None,
 }
 
-/// What a page of a list has.
+/// The revision that a removal is based on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RevisionQuery {

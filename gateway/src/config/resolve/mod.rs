@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use sluicegate_connectors::quantity::Span;
+use sluicegate_store::tenant::{MAX_NAME_CHARS, is_name};
 
 use super::attachments::{Attachments, hex};
 use super::diagnostic::{Diagnostic, did_you_mean, listing};
@@ -24,9 +25,6 @@ use super::location::Location;
 use super::resolved::{Config, PluginConfig, SchemaConfig, ServerConfig};
 use super::tree::{Node, join};
 use super::written::{ConfigFile, Written};
-
-/// Longest name of a pipeline, target, plugin or schema, in characters.
-pub const MAX_NAME_CHARS: usize = 64;
 
 /// What resolving works on.
 pub(crate) struct Resolver<'c> {
@@ -198,13 +196,6 @@ impl Resolver<'_> {
         version.truncate(12);
         version
     }
-}
-
-fn is_name(name: &str) -> bool {
-    let mut chars = name.chars();
-    let first = chars.next().is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    let rest = chars.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_');
-    first && rest && name.len() <= MAX_NAME_CHARS
 }
 
 /// `path` below `base` if it is relative, without `.` components.
